@@ -16,7 +16,15 @@ _LAZY = {
     "problems": "optiprune.problems",
     "solvers": "optiprune.solvers",
 }
-__all__ = ["Config", "MaskResult", "MaskSet", "__version__", "optimize_masks", "problems", "solvers"]
+__all__ = [
+    "Config",
+    "MaskResult",
+    "MaskSet",
+    "__version__",
+    "optimize_masks",
+    "problems",
+    "solvers",
+]
 
 if TYPE_CHECKING:
     from . import problems, solvers

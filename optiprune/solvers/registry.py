@@ -97,8 +97,8 @@ def options_of(cls: type) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for f in dataclasses.fields(cls):
         if f.init:
-            made = f.default_factory is not dataclasses.MISSING
-            out[f.name] = f.default_factory() if made else f.default  # type: ignore[misc]
+            factory = f.default_factory
+            out[f.name] = f.default if isinstance(factory, type(dataclasses.MISSING)) else factory()
     return out
 
 
