@@ -104,7 +104,23 @@ class QuadraticProblem(ABC):
         a = np.asarray(X)
         if a.ndim != 2:
             raise ProblemError(f"X must have shape (m, {self.n}), got {a.shape}")
-        return np.array([self.energy(row) for row in a])
+        if a.shape[1] != self.n or not ((a == 0) | (a == 1)).all():
+            for i, row in enumerate(a):
+                try:
+                    as_binary(row, self.n)
+                except ProblemError as e:
+                    raise ProblemError(f"row {i} of X: {e}") from None
+        out = np.empty(len(a))
+        rows = max(1, (1 << 22) // max(self.n, 1))  # 32 MiB of float64 at a time
+        for at in range(0, len(a), rows):
+            v = a[at : at + rows].astype(np.float64)
+            if isinstance(self.Q, FactoredMatrix):
+                u = v @ self.Q.factor.T.astype(np.float64)
+                quad = np.einsum("mr,mr->m", u, u) + v @ self.Q.diagonal
+            else:
+                quad = np.einsum("mi,mi->m", v @ self.Q.astype(np.float64, copy=False), v)
+            out[at : at + rows] = quad + v @ self.linear + self.offset
+        return out
 
     def fields(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Local fields ``h_i = linear_i + Q_ii + 2 sum_{j != i} Q_ij x_j``, shape (n,).

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from .base import QuadraticProblem, as_binary
 from .errors import InfeasibleProblemError, ProblemError
@@ -84,7 +85,7 @@ class CardinalityQP(QuadraticProblem):
     ) -> None:
         self._set_form(Q, linear, offset)
         n = self.n
-        ks = _integers("k", np.atleast_1d(np.asarray(k)))
+        ks = np.atleast_1d(_integers("k", k))
         if ks.ndim != 1:
             raise ProblemError(f"k must be an integer or have shape (n_groups,), got {ks.shape}")
         if groups is None:
@@ -92,7 +93,7 @@ class CardinalityQP(QuadraticProblem):
                 raise ProblemError(f"k has {ks.shape[0]} entries; give groups (n,) with them")
             g = np.zeros(n, dtype=np.int64)
         else:
-            g = _integers("groups", np.asarray(groups))
+            g = _integers("groups", groups)
             if g.shape != (n,):
                 raise ProblemError(f"groups must have shape ({n},), got {g.shape}")
             if n and (g.min() < 0 or g.max() >= ks.shape[0]):
@@ -134,9 +135,9 @@ class BudgetQP(QuadraticProblem):
     ----------
     Q, linear, offset
         As in `QUBO`.
-    A : (m, n) array-like
+    A : (m, n) array-like or scipy sparse matrix; (n,) for a single row
         Cost of keeping each variable, one row a budget (parameters, FLOPs, bytes ...).
-    upper : (m,) array-like
+    upper : (m,) array-like; a number for a single row
         ``inf`` where a row has no upper limit.
     lower : (m,) array-like, optional
         ``-inf`` (the default) where a row has no lower limit; equal to upper for an equation.
@@ -162,13 +163,14 @@ class BudgetQP(QuadraticProblem):
         linear: npt.ArrayLike | None = None,
         offset: float = 0.0,
         *,
-        A: npt.ArrayLike,
+        A: Any,
         upper: npt.ArrayLike,
         lower: npt.ArrayLike | None = None,
     ) -> None:
         self._set_form(Q, linear, offset)
         try:
-            a = np.atleast_2d(np.array(A, dtype=np.float64))
+            dense = A.toarray() if sp.issparse(A) else A
+            a = np.atleast_2d(np.array(dense, dtype=np.float64))
             up = np.atleast_1d(np.array(upper, dtype=np.float64))
             m = a.shape[0]
             lo = np.full(m, -np.inf) if lower is None else np.array(lower, dtype=np.float64)
@@ -182,7 +184,8 @@ class BudgetQP(QuadraticProblem):
             if v.shape != (m,):
                 raise ProblemError(f"{name} must have shape ({m},), got {v.shape}")
             if np.isnan(v).any():
-                raise ProblemError(f"{name} holds NaN at index {int(np.flatnonzero(np.isnan(v))[0])}")
+                i = int(np.flatnonzero(np.isnan(v))[0])
+                raise ProblemError(f"{name} holds NaN at index {i}")
         least = np.minimum(a, 0.0).sum(axis=1)
         most = np.maximum(a, 0.0).sum(axis=1)
         slack = 1e-9 * (1.0 + np.abs(a).sum(axis=1))
@@ -210,8 +213,14 @@ class BudgetQP(QuadraticProblem):
         return float(np.where(over <= 1e-9 * scale, 0.0, over).sum())
 
 
-def _integers(name: str, a: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """A fresh int64 copy; floats are accepted when they are whole numbers."""
-    if a.dtype.kind not in "iuf" or not np.isfinite(a).all() or not (a == np.floor(a)).all():
+def _integers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """A fresh int64 copy; floats are accepted when they are whole numbers below 2**53."""
+    try:
+        a = np.asarray(values)
+    except (TypeError, ValueError) as e:
+        raise ProblemError(f"{name} is not an array of integers: {e}") from None
+    if a.dtype.kind not in "iuf" and a.size:
         raise ProblemError(f"{name} must hold integers, got {a!r}")
+    if a.dtype.kind in "uf" and not ((a == np.floor(a)) & (np.abs(a) < 2.0**53)).all():
+        raise ProblemError(f"{name} must hold whole numbers below 2**53, got {a!r}")
     return np.array(a, dtype=np.int64)

@@ -38,9 +38,7 @@ class FactoredMatrix:
     diagonal: FloatArray
 
     def __init__(self, factor: npt.ArrayLike, diagonal: npt.ArrayLike | None = None) -> None:
-        f = np.asarray(factor)
-        if f.dtype not in (np.float32, np.float64):
-            f = f.astype(np.float64)
+        f = _as_floats("factor", factor)
         if f.ndim != 2:
             raise ProblemError(f"factor must have shape (r, n), got {f.shape}")
         require_finite("factor", f)
@@ -128,17 +126,23 @@ def as_matrix(Q: Any) -> Matrix:
         return Q
     if sp.issparse(Q):
         Q = Q.toarray()
-    try:
-        a = np.asarray(Q)
-        if a.dtype not in (np.float32, np.float64):
-            if np.iscomplexobj(a):
-                raise ProblemError("Q is complex; a real matrix is needed")
-            a = a.astype(np.float64)
-    except (TypeError, ValueError) as e:
-        raise ProblemError(f"Q is not a matrix of numbers: {e}") from None
+    a = _as_floats("Q", Q)
     if a.ndim != 2 or a.shape[0] != a.shape[1]:
         raise ProblemError(f"Q must be square, got shape {a.shape}")
     require_finite("Q", a)
     if not np.array_equal(a, a.T):
         a = a / 2 + a.T / 2  # halves first: the sum of two large entries may overflow
     return read_only(a)
+
+
+def _as_floats(name: str, values: Any) -> FloatArray:
+    """float32 and float64 arrays as they are, other numbers as float64."""
+    try:
+        a = np.asarray(values)
+        if np.iscomplexobj(a):
+            raise ProblemError(f"{name} is complex; a real matrix is needed")
+        return a if a.dtype in (np.float32, np.float64) else a.astype(np.float64)
+    except (TypeError, ValueError) as e:
+        if isinstance(e, ProblemError):
+            raise
+        raise ProblemError(f"{name} is not a matrix of numbers: {e}") from None

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from scipy.optimize import lsq_linear
 
 from .base import as_binary
+from .boxqp import box_minimum
 from .errors import InfeasibleProblemError, ProblemError
 from .matrix import FactoredMatrix, FloatArray, Matrix, as_matrix, as_vector
 
@@ -61,10 +60,17 @@ class MIQP:
     ) -> None:
         h = as_matrix(H)
         n = h.n if isinstance(h, FactoredMatrix) else int(h.shape[0])
-        bound = np.array(np.broadcast_to(np.asarray(M, dtype=np.float64), (n,)))
+        try:
+            bound = np.array(np.broadcast_to(np.asarray(M, dtype=np.float64), (n,)))
+        except (TypeError, ValueError):
+            raise ProblemError(f"M must be a number or have shape ({n},), got {M!r}") from None
         if np.isnan(bound).any() or (bound < 0).any():
             raise ProblemError("M must be non-negative (inf for no bound)")
-        if int(k) != k:
+        try:
+            whole = int(k) == k
+        except (TypeError, ValueError, OverflowError):
+            whole = False
+        if not whole:
             raise ProblemError(f"k must be an integer, got {k!r}")
         if not 0 <= k <= n:
             raise InfeasibleProblemError(f"k = {k} cannot be met with n = {n} variables")
@@ -89,8 +95,8 @@ class MIQP:
     def weights(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The best weights on the support x, shape (n,), zero off the support.
 
-        A Cholesky solve; where H is singular on the support, the minimum-norm least-squares
-        weights; where a bound M is active, a bounded least-squares solve (scipy `lsq_linear`).
+        A Cholesky solve; where H is singular on the support and no bound is active, the
+        minimum-norm weights; where a bound M is active, an active-set method (`boxqp`).
 
         Raises
         ------
@@ -105,25 +111,9 @@ class MIQP:
         h = self.H
         hs = h.restrict(s).toarray() if isinstance(h, FactoredMatrix) else h[np.ix_(s, s)]
         hs = hs.astype(np.float64, copy=False)
-        bs, ms = self.b[s], self.M[s]
-        try:
-            ws = cho_solve(cho_factor(hs, lower=True), bs)
-            if not np.isfinite(ws).all():
-                raise LinAlgError
-            # a barely positive pivot can hide a singular matrix: the residual tells
-            if np.linalg.norm(hs @ ws - bs) > 1e-6 * (1.0 + np.linalg.norm(bs)):
-                raise LinAlgError
-        except LinAlgError:
-            ws = np.linalg.lstsq(hs, bs, rcond=1e-12)[0]
-            miss = np.linalg.norm(hs @ ws - bs)
-            if miss > 1e-6 * (1.0 + np.linalg.norm(bs)) and not np.isfinite(ms).all():
-                raise ProblemError(
-                    "H is singular on this support and b is outside its range: the energy is "
-                    "unbounded below. Add a ridge to H or give a finite M"
-                ) from None
-        if (np.abs(ws) > ms).any():
-            ws = _bounded_minimum(hs, bs, ms)
-        w[s] = ws
+        w[s] = box_minimum(
+            np.ascontiguousarray(hs), self.b[s].astype(np.float64), self.M[s].astype(np.float64)
+        )
         return w
 
     def energy_of(self, w: npt.ArrayLike) -> float:
@@ -131,6 +121,8 @@ class MIQP:
         v = np.asarray(w, dtype=np.float64)
         if v.shape != (self.n,):
             raise ProblemError(f"w must have shape ({self.n},), got {v.shape}")
+        if not np.isfinite(v).all():
+            raise ProblemError("w holds a value that is not finite")
         h = self.H
         hv = h.matvec(v) if isinstance(h, FactoredMatrix) else h @ v
         return float(0.5 * (v @ hv) - self.b @ v + self.offset)
@@ -145,27 +137,3 @@ class MIQP:
 
     def is_feasible(self, x: npt.ArrayLike, tolerance: float = 1e-9) -> bool:
         return self.violation(x) <= tolerance
-
-
-def _bounded_minimum(
-    h: npt.NDArray[Any], b: npt.NDArray[Any], m: npt.NDArray[Any]
-) -> npt.NDArray[np.float64]:
-    """argmin 1/2 w'hw - b'w over |w| <= m, by bounded least squares on a square root of h."""
-    values, vectors = np.linalg.eigh(h)
-    keep = values > 1e-12 * max(float(values[-1]), 1e-300)
-    root = np.sqrt(values[keep])
-    a = root[:, None] * vectors[:, keep].T
-    target = (vectors[:, keep].T @ b) / root
-    free = m > 0
-    w = np.zeros(len(b))
-    # b outside the range of h is a linear term that least squares cannot see: one tiny row adds it
-    rest = b - vectors[:, keep] @ (vectors[:, keep].T @ b)
-    norm = float(np.linalg.norm(rest))
-    if norm > 1e-9 * (1.0 + float(np.linalg.norm(b))):
-        eps = 1e-6
-        a = np.vstack([a, eps * rest / norm])
-        target = np.append(target, norm / eps)
-    if free.any():
-        res = lsq_linear(a[:, free], target, bounds=(-m[free], m[free]), method="bvls")
-        w[free] = np.clip(res.x, -m[free], m[free])
-    return w
