@@ -1,0 +1,168 @@
+"""The layers whose weights take part, each seen as a matrix of output rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LayerError", "PrunableLayer", "find_layers"]
+
+_TYPES: dict[str, type[nn.Module]] = {"Linear": nn.Linear, "Conv2d": nn.Conv2d}
+
+
+class LayerError(ValueError):
+    """The model has no layer to prune, or one that cannot be pruned; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrunableLayer:
+    """A weight parameter and the modules that use it.
+
+    Attributes
+    ----------
+    name : name of the first module that owns the weight
+    parameter : name of the weight in ``model.named_parameters()``
+    modules : every module that shares this weight (tied weights are one layer)
+    module_names : their names
+    shape : shape of the parameter
+    groups : convolution groups; 1 for Linear
+    """
+
+    name: str
+    parameter: str
+    modules: tuple[nn.Module, ...]
+    module_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    groups: int
+
+    @property
+    def rows(self) -> int:
+        """Output rows: output features or output channels."""
+        return self.shape[0]
+
+    @property
+    def cols(self) -> int:
+        """Weights in a row: input features, or in_channels / groups * kernel height * width."""
+        n = 1
+        for s in self.shape[1:]:
+            n *= s
+        return n
+
+    @property
+    def numel(self) -> int:
+        return self.rows * self.cols
+
+    def row_group(self, device: torch.device | None = None) -> Tensor:
+        """Convolution group of each row, int64, shape (rows,)."""
+        return torch.arange(self.rows, device=device) // (self.rows // self.groups)
+
+
+def find_layers(
+    model: nn.Module,
+    *,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    types: Sequence[str] = ("Linear", "Conv2d"),
+) -> list[PrunableLayer]:
+    """The Linear and Conv2d layers of a model, in the order of ``named_modules``.
+
+    A weight shared by several such modules is one layer. A weight that another kind of module uses
+    too (an embedding tied to the output head) is left out unless named in ``include`` literally,
+    which is an error, since that use would not be seen.
+
+    Raises
+    ------
+    LayerError
+        No layer is left; an include pattern matches nothing; a weight that takes part is empty of
+        meaning (NaN or infinite), reparametrised, or tied to a module of another kind.
+    """
+    kinds = tuple(_TYPES[t] for t in types)
+    names: dict[int, str] = {id(p): n for n, p in model.named_parameters()}
+    found: dict[int, list[tuple[str, nn.Module]]] = {}
+    strangers: dict[int, str] = {}
+    for name, module in model.named_modules(remove_duplicate=True):
+        if isinstance(module, tuple(_TYPES.values())):
+            found.setdefault(id(module._parameters.get("weight")), []).append((name, module))
+        else:
+            for p in module.parameters(recurse=False):
+                strangers[id(p)] = f"{name} ({type(module).__name__})"
+    layers: list[PrunableLayer] = []
+    candidates: list[str] = []
+    for key, uses in found.items():
+        used = [n for n, _ in uses]
+        candidates += used
+        if not any(isinstance(m, kinds) for _, m in uses):
+            continue
+        chosen = [n for n in used if any(fnmatchcase(n, p) for p in include)]
+        if not chosen or any(fnmatchcase(n, p) for n in used for p in exclude):
+            continue
+        name, module = uses[0]
+        if module._parameters.get("weight") is None:
+            raise LayerError(
+                f"layer '{name}' has no plain weight parameter (reparametrised, for example by "
+                "torch.nn.utils.prune or weight_norm); make it permanent first, or exclude it"
+            )
+        if key in strangers:
+            if any(p in used for p in include):
+                raise LayerError(
+                    f"layer '{name}' shares its weight with {strangers[key]}, whose use of it the "
+                    "quadratic would not see; untie them first, or leave it out"
+                )
+            continue
+        if len({tuple(m.weight.shape) for _, m in uses}) > 1:  # pragma: no cover - one tensor
+            raise LayerError(f"layer '{name}': tied uses disagree on the shape")
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        if weight.numel() == 0:
+            continue
+        if not weight.is_floating_point():
+            raise LayerError(f"layer '{name}' has weights of {weight.dtype}; floats are needed")
+        if not bool(torch.isfinite(weight).all()):
+            bad = int((~torch.isfinite(weight)).sum())
+            raise LayerError(
+                f"layer '{name}' has {bad} weights that are NaN or infinite; repair or exclude it"
+            )
+        groups = module.groups if isinstance(module, nn.Conv2d) else 1
+        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+            raise LayerError(
+                f"layer '{name}' pads with {module.padding_mode!r}; only 'zeros' is understood; "
+                "exclude it"
+            )
+        layers.append(
+            PrunableLayer(
+                name=name,
+                parameter=names[key],
+                modules=tuple(m for _, m in uses),
+                module_names=tuple(used),
+                shape=tuple(weight.shape),
+                groups=groups,
+            )
+        )
+    for pattern in include:
+        if pattern != "*" and not any(fnmatchcase(n, pattern) for n in candidates):
+            raise LayerError(
+                f"include pattern {pattern!r} matches no layer; there are: {_some(candidates)}"
+            )
+    if not layers:
+        raise LayerError(
+            f"no layer to prune: include {list(include)}, exclude {list(exclude)}, types "
+            f"{list(types)}; the model has: {_some(candidates) or 'no Linear or Conv2d at all'}"
+        )
+    return layers
+
+
+def sparsity_by_pattern(layer: PrunableLayer, table: Mapping[str, float]) -> float | None:
+    """The first value of ``table`` whose pattern matches one of the layer's names, or None."""
+    for pattern, value in table.items():
+        if any(fnmatchcase(n, pattern) for n in layer.module_names):
+            return value
+    return None
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,114 @@
+"""The loss whose change is predicted: a mean over the samples of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .data import CalibrationError
+
+__all__ = ["LossFunction", "LossName", "logits_of", "resolve_loss", "sampled_label_loss"]
+
+LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
+"""(outputs, targets) -> scalar, the mean over the samples of the batch."""
+LossName: TypeAlias = str
+
+
+def logits_of(output: Any) -> Tensor:
+    """The tensor of a model's output: itself, its ``logits``, or the first of a tuple."""
+    if isinstance(output, Tensor):
+        return output
+    for key in ("logits", "last_hidden_state"):
+        value = output.get(key) if isinstance(output, dict) else getattr(output, key, None)
+        if isinstance(value, Tensor):
+            return value
+    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        return output[0]
+    raise CalibrationError(
+        f"no tensor found in the model's output ({type(output).__name__}); "
+        "give a loss callable that knows this output"
+    )
+
+
+def cross_entropy(output: Any, targets: Tensor) -> Tensor:
+    """Cross-entropy over the last dimension; targets of any leading shape, -100 ignored."""
+    logits = logits_of(output)
+    if logits.shape[:-1] != targets.shape:
+        # segmentation layout (N, C, ...) of torch
+        return F.cross_entropy(logits, targets)
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+def mean_squared(output: Any, targets: Tensor) -> Tensor:
+    return F.mse_loss(logits_of(output), targets)
+
+
+def divergence(output: Any, targets: Tensor) -> Tensor:
+    """KL(dense || pruned) over the last dimension; ``targets`` are the dense model's logits."""
+    logits = logits_of(output)
+    log_p = F.log_softmax(logits.reshape(-1, logits.shape[-1]), -1)
+    log_q = F.log_softmax(targets.reshape(-1, logits.shape[-1]), -1)
+    return F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
+
+
+def own_loss(output: Any, targets: Any) -> Tensor:
+    loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
+    if not isinstance(loss, Tensor):
+        raise CalibrationError(
+            "labels are missing: the global loss needs batches (inputs, targets), or outputs with "
+            "a .loss, or loss = 'kl' (the dense model's own outputs as targets)"
+        )
+    return loss
+
+
+_NAMED: dict[str, LossFunction] = {
+    "cross_entropy": cross_entropy,
+    "mse": mean_squared,
+    "kl": divergence,
+    "output": own_loss,
+}
+
+
+def resolve_loss(loss: LossName | LossFunction, targets: Any) -> LossFunction:
+    """The loss function for a name ('auto' looks at the targets), or the callable given.
+
+    Raises
+    ------
+    CalibrationError
+        If the named loss needs targets and there are none.
+    """
+    if callable(loss):
+        return loss
+    if loss == "auto":
+        if targets is None:
+            return own_loss
+        if not isinstance(targets, Tensor):
+            raise CalibrationError(
+                f"loss = 'auto' does not know targets of type {type(targets).__name__}; "
+                "give a loss callable(outputs, targets)"
+            )
+        return mean_squared if targets.is_floating_point() else cross_entropy
+    if targets is None and loss in ("cross_entropy", "mse"):
+        raise CalibrationError(
+            f"labels are missing: loss = {loss!r} needs batches (inputs, targets); "
+            "loss = 'kl' works without"
+        )
+    return _NAMED[loss]
+
+
+def sampled_label_loss(output: Any, generator: torch.Generator) -> Tensor:
+    """Cross-entropy on labels drawn from the model's own softmax: its gradients give the true Fisher.
+
+    Martens 2014, arXiv 1412.1193, section 5.
+    """
+    logits = logits_of(output)
+    flat = logits.reshape(-1, logits.shape[-1])
+    with torch.no_grad():
+        p = torch.softmax(flat.float(), -1)
+        draw = torch.rand(p.shape[0], 1, generator=generator).to(p.device)
+        labels = (p.cumsum(-1) < draw).sum(-1).clamp_(max=p.shape[-1] - 1)
+    return F.cross_entropy(flat, labels)

@@ -1,0 +1,55 @@
+"""Run a model with other weights than its own, and leave no trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from .data import Tree
+
+__all__ = ["run_model", "untouched"]
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; on exit modes, buffers, ``requires_grad`` and random state are back.
+
+    Dropout and batch normalisation behave as in evaluation; the model may draw random numbers
+    (they are seeded) without moving the caller's generators. Parameter gradients are not written.
+    """
+    modes = [(m, m.training) for m in model.modules()]
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        torch.random.manual_seed(0)
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            with torch.no_grad():
+                for buffer, saved in buffers:
+                    if not torch.equal(buffer, saved):
+                        buffer.copy_(saved)
+
+
+def run_model(model: nn.Module, weights: Mapping[str, Tensor], inputs: Tree) -> Any:
+    """The model's output with the parameters named in ``weights`` replaced for this call alone.
+
+    Tied parameters follow the one that is named.
+    """
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = {}
+    if isinstance(inputs, Mapping):
+        args, kwargs = (), dict(inputs)
+    elif isinstance(inputs, (tuple, list)):
+        args = tuple(inputs)
+    else:
+        args = (inputs,)
+    return functional_call(model, dict(weights), args, kwargs, tie_weights=True)
