@@ -1,0 +1,1 @@
+"""Measurements: models, speed, quality, solvers. Run from the repository's root."""
