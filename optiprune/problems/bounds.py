@@ -16,7 +16,7 @@ def flip_bounds(
     """``(up, down)``: the most that the energy can rise when x_i goes 0 -> 1, and 1 -> 0.
 
     With a_i = Q_ii + linear_i, over all assignments of the other variables:
-    ``up_i = a_i + sum_{j != i} max(2 Q_ij, 0)`` and ``down_i = -a_i + sum_{j != i} max(-2 Q_ij, 0)``.
+    ``up_i = a_i + sum_{j != i} max(2 Q_ij, 0)``, ``down_i = -a_i + sum_{j != i} max(-2 Q_ij, 0)``.
     Both are attained. float64, shape (n,).
     """
     own, positive, negative = _signed_sums(problem)

@@ -159,7 +159,7 @@ def _by_milp(problem: BudgetQP, x: _Bits) -> _Bits:
         raise InfeasibleProblemError("no assignment meets all budgets; relax one of them")
     if result.x is None:
         raise ProblemError(f"repair found no feasible assignment: {result.message}")
-    y = np.rint(result.x).astype(np.int8)
+    y: _Bits = np.rint(result.x).astype(np.int8)
     if problem.violation(y) > 0:
         raise ProblemError("repair's MILP answer violates a budget after rounding; scale the rows")
     return y
