@@ -1,0 +1,60 @@
+"""The first mask: the best-scoring weights of every budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .budgets import Budgets
+from .errors import BudgetError
+from .state import WeightState
+
+__all__ = ["best_per_group", "require_connected"]
+
+
+def best_per_group(
+    score: npt.NDArray[np.floating],
+    groups: npt.NDArray[np.int64],
+    kept: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Keep the ``kept[g]`` highest scores of each group g; ties go to the lower position.
+
+    Parameters
+    ----------
+    score : (P,), groups : (P,), kept : (n_groups,)
+    """
+    order = np.lexsort((-score, groups))
+    sizes = np.bincount(groups, minlength=len(kept))
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    rank = np.arange(score.shape[0]) - np.repeat(starts, sizes)
+    mask = np.zeros(score.shape[0], dtype=bool)
+    mask[order] = rank < np.repeat(kept, sizes)
+    return mask
+
+
+def nonzero_mask(state: WeightState, budgets: Budgets) -> npt.NDArray[np.bool_]:
+    """Keep what is non-zero. Raises `BudgetError` if that is more than a budget allows."""
+    mask = state.dense != 0
+    counts = np.bincount(budgets.groups[mask], minlength=len(budgets.kept))
+    over = np.flatnonzero(counts > budgets.kept)
+    if over.size:
+        g = int(over[0])
+        layer = state.layers[int(state.layer_of(np.flatnonzero(budgets.groups == g)[:1])[0])]
+        raise BudgetError(
+            f"initial = 'nonzero': {counts[g]} weights are non-zero where the budget (first layer "
+            f"'{layer.name}') keeps {budgets.kept[g]}; lower the sparsity or start from magnitude"
+        )
+    # a budget that is not used up is filled with zeros: their mask costs nothing and can be moved
+    score = mask.astype(np.float64)
+    return best_per_group(score, budgets.groups, budgets.kept)
+
+
+def require_connected(state: WeightState, mask: npt.NDArray[np.bool_], floor: int) -> None:
+    """Raise `BudgetError` if a layer keeps fewer than ``floor`` weights."""
+    for i, layer in enumerate(state.layers):
+        count = int(np.count_nonzero(mask[state.span(i)]))
+        if count < floor:
+            raise BudgetError(
+                f"the first mask keeps {count} of the {layer.numel} weights of layer "
+                f"'{layer.name}'; lower the sparsity, use scope = 'layer', or exclude the layer"
+            )

@@ -1,0 +1,54 @@
+"""What happened at every step: promised against measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["StepRecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One batch: what the quadratic promised, what held-out data said, and whether it stayed.
+
+    Attributes
+    ----------
+    step : counted from 0 over the whole run
+    stage : stage of the density schedule
+    layers : names of the layers that the batch touches
+    size : weights in the batch (variables)
+    kept : how many of them are kept (the budget)
+    changed : weights whose mask the answer changes
+    predicted : change of the objective by the quadratic; loss units (global) or squared output
+        error per sample (reconstruction)
+    actual : change measured on data that the batch did not see; None when nothing was measured
+    accepted : whether the step stayed
+    objective : the objective on the held-out data after the step
+    ridge : trust-region ridge rho of this step
+    density : density over the weights that take part, after the step
+    solver, status, gap : who solved it and how well
+    solve_s, wall_s : seconds in the solver, and in the whole step
+    """
+
+    step: int
+    stage: int
+    layers: tuple[str, ...]
+    size: int
+    kept: int
+    changed: int
+    predicted: float
+    actual: float | None
+    accepted: bool
+    objective: float
+    ridge: float
+    density: float
+    solver: str
+    status: str
+    gap: float | None
+    solve_s: float
+    wall_s: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
