@@ -1,0 +1,71 @@
+# Needs Python >= 3.10 and make, nothing else: the targets make their own virtual environment.
+#   make demo    train a small network, prune it to 90 %, print a table and a plot (demo-out/)
+#   make test    lint, types, import directions, tests (what CI runs)
+#   make lint    the same without the tests
+#   make format  let ruff rewrite what it can
+#   make bench   the benchmarks (minutes)
+#   make docs    the documentation, into site/
+#   make clean   remove everything that these targets made
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+DEV    := $(VENV)/.dev-installed
+DOCS   := $(VENV)/.docs-installed
+PYTEST_ARGS ?=
+
+# One thread a worker, and threads that sleep while they wait: spinning OpenMP threads can cost a
+# factor of 100 on a shared machine.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench docs clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: with its pin, pip takes a CPU wheel where there is one at hand
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+$(DOCS): $(DEV)
+	$(PIP) -e '.[docs]'
+	@touch $@
+
+demo: $(DEV)
+	$(BIN)/optiprune demo --out demo-out
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV)
+	$(BIN)/python -m benchmarks
+
+docs: $(DOCS)
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	@echo "built site/index.html"
+
+clean:
+	rm -rf $(VENV) build dist site demo-out runs *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
