@@ -1,0 +1,60 @@
+"""The command line: ``optiprune prune | solve | solvers | demo | config``.
+
+One file a command. Exit codes: 0 done, 1 no solution found, 2 bad input, 3 a defect in optiprune.
+Nothing here imports torch until a command needs it, so ``optiprune solve`` starts quickly.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from optiprune import __version__
+
+from .config import config_command
+from .demo import demo_command
+from .prune import prune_command
+from .solve import solve_command
+from .solvers import solvers_command
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="optiprune",
+    help="Decide which weights of a trained torch model to keep, by combinatorial optimization.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"optiprune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Decide which weights of a trained torch model to keep, by combinatorial optimization."""
+
+
+app.command("prune")(prune_command)
+app.command("solve")(solve_command)
+app.command("solvers")(solvers_command)
+app.command("demo")(demo_command)
+app.command("config")(config_command)
+
+
+def main() -> None:
+    """Entry point of the ``optiprune`` script."""
+    app()

@@ -1,0 +1,101 @@
+"""The files of a finished run: written so that none is ever half there under its own name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .errors import InputError
+from .json_values import plain
+from .run_config import RunConfig
+from .toml_text import toml_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from optiprune.masks import MaskSet
+
+__all__ = ["Outputs", "history_line"]
+
+CONFIG = "config.toml"
+SUMMARY = "summary.json"
+
+
+class Outputs:
+    """The folder of a run's results.
+
+    Parameters
+    ----------
+    folder : made if it is missing
+    force : whether results that lie there may be replaced
+
+    Raises
+    ------
+    InputError
+        A result of another run lies there and ``force`` is false; two outputs share a name; the
+        folder is a file.
+    """
+
+    def __init__(self, run: RunConfig, folder: Path, *, force: bool) -> None:
+        self.folder = folder
+        out = run.output
+        self._names = {"masks": out.masks, "history": out.history}
+        if out.save_model:
+            self._names["model"] = out.model
+        names = [*self._names.values(), CONFIG, SUMMARY]
+        double = sorted({n for n in names if names.count(n) > 1})
+        if double:
+            raise InputError(f"[output] gives the file name {double[0]!r} twice")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"output folder {folder} is a file")
+        there = [n for n in names if (folder / n).exists()]
+        if there and not force:
+            raise InputError(
+                f"{folder} holds results already ({', '.join(there)}); choose another folder with "
+                "--out, or replace them with --force"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in there:
+            # results of another run must not be taken for ours if this one ends early
+            (folder / name).unlink()
+
+    def open_history(self) -> TextIO:
+        """The history file while the run goes on: what is in it survives a crash."""
+        return open(self.folder / self._names["history"], "w", encoding="utf-8")
+
+    def write_history(self, records: Iterable[Any]) -> None:
+        self._write(self._names["history"], "".join(history_line(r) for r in records))
+
+    def write_config(self, run: RunConfig) -> None:
+        self._write(CONFIG, toml_text(run.model_dump(mode="json")))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        self._write(SUMMARY, json.dumps(plain(summary), indent=1, allow_nan=False) + "\n")
+
+    def write_masks(self, masks: MaskSet, **how: Any) -> None:
+        masks.save(self.folder / self._names["masks"], **how)
+
+    def write_model(self, model: nn.Module) -> None:
+        """The state dict with zeros where weights are pruned; nothing if it was not asked for."""
+        if "model" not in self._names:
+            return
+        from safetensors.torch import save_model
+
+        path = self.folder / self._names["model"]
+        part = path.with_name(path.name + ".part")
+        save_model(model, str(part))  # knows tied weights
+        os.replace(part, path)
+
+    def _write(self, name: str, text: str) -> None:
+        part = self.folder / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, self.folder / name)
+
+
+def history_line(record: Any) -> str:
+    """One step as one line of JSON."""
+    table = record.as_dict() if hasattr(record, "as_dict") else record
+    return json.dumps(plain(table), allow_nan=False) + "\n"

@@ -1,0 +1,136 @@
+"""``optiprune prune RUN.toml``: a trained model and calibration data in, masks on disk."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from optiprune import __version__
+
+from .console import output
+from .errors import NO_SOLUTION, Debug, reporting
+from .outputs import Outputs, history_line
+from .run_config import RunConfig, load_run_config
+from .run_inputs import RunInputs
+
+if TYPE_CHECKING:
+    from optiprune.api import MaskResult
+
+__all__ = ["prune_command"]
+
+
+def prune_command(
+    file: Annotated[Path, typer.Argument(help="Run file (TOML); see `optiprune config`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results, in place of output.dir.")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="In place of prune.sparsity.", show_default=False)
+    ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            help="Solver with its defaults, in place of the [solver] table.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="In place of seed.", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace results that lie there.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Prune a model as a run file says; write masks, pruned weights, history and a summary."""
+    with reporting(debug):
+        changes: dict[str, Any] = {}
+        if sparsity is not None:
+            changes["prune.sparsity"] = sparsity
+        if solver is not None:
+            changes["solver"] = {"name": solver}
+        if seed is not None:
+            changes["seed"] = seed
+        if out is not None:
+            changes["output.dir"] = str(out.resolve())
+        run = load_run_config(file, changes)
+        inputs = RunInputs.find(run, file.resolve().parent)
+        outputs = Outputs(inputs.run, Path(inputs.run.output.dir), force=force)
+        if not _run(inputs, outputs, str(file)):
+            raise typer.Exit(NO_SOLUTION)
+
+
+def _run(inputs: RunInputs, outputs: Outputs, file: str) -> bool:
+    """Prune and write; False if a step failed and only what was reached before is on disk."""
+    from optiprune.api import optimize_masks
+    from optiprune.engine import StepFailedError
+
+    run = inputs.run
+    model = inputs.model()
+    before = inputs.evaluate(model)
+    outputs.write_config(run)
+    started = time.perf_counter()
+    failure = ""
+    with outputs.open_history() as history:
+
+        def record(step: Any) -> None:
+            history.write(history_line(step))
+            history.flush()
+
+        try:
+            result = optimize_masks(
+                model,
+                inputs.calibration(),
+                holdout=inputs.holdout(),
+                config=run.engine_config(),
+                callback=record,
+            )
+        except StepFailedError as e:
+            if e.partial is None:
+                raise
+            result, failure = e.partial, str(e)
+            result.masks.apply(model)
+    seconds = time.perf_counter() - started
+    after = inputs.evaluate(model)
+    outputs.write_history(result.history)
+    outputs.write_masks(result.masks)
+    outputs.write_model(model)
+    summary = {
+        "optiprune": __version__,
+        "run_file": file,
+        "failed": failure or None,
+        "seconds": seconds,
+        "sparsity_asked": run.prune.sparsity,
+        "dense": before,
+        "pruned": after,
+        "report": result.report,
+    }
+    outputs.write_summary(summary)
+    _print(run, result, before, after, seconds, outputs)
+    if failure:
+        typer.echo(f"error: {failure}\nThe result up to there was written.", err=True)
+    return not failure
+
+
+def _print(
+    run: RunConfig,
+    result: MaskResult,
+    before: dict[str, float] | None,
+    after: dict[str, float] | None,
+    seconds: float,
+    outputs: Outputs,
+) -> None:
+    table = Table("", "dense", "pruned", title="Result", title_justify="left")
+    table.add_row("density", "1", f"{result.masks.density:.4f}")
+    for name in sorted({*(before or {}), *(after or {})}):
+        table.add_row(escape(name), _number(before, name), _number(after, name))
+    console = output()
+    console.print(table)
+    steps = len(result.history)
+    accepted = sum(r.accepted for r in result.history)
+    console.print(f"{steps} steps, {accepted} accepted, {seconds:.1f} s, seed {run.seed}")
+    console.print(f"results in {escape(str(outputs.folder))}", soft_wrap=True)
+
+
+def _number(values: dict[str, float] | None, name: str) -> str:
+    return "-" if values is None or name not in values else f"{values[name]:.6g}"

@@ -1,0 +1,130 @@
+"""The file that ``optiprune prune`` reads: every option of the engine, plus where things are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, field_validator
+
+from optiprune.config import Config, ConfigError, read_toml, validate
+
+__all__ = ["DataSection", "ModelSection", "OutputSection", "RunConfig", "load_run_config"]
+
+
+class _Section(BaseModel):
+    model_config = Config.model_config
+
+
+def _check_reference(value: str) -> str:
+    where, colon, function = value.rpartition(":")
+    if not colon or not where or not function.isidentifier():
+        raise ValueError("must be 'file.py:function' or 'package.module:function'")
+    return value
+
+
+class ModelSection(_Section):
+    """The trained model."""
+
+    factory: str = Field(
+        description="'file.py:function' or 'package.module:function' that returns the model, "
+        "a torch.nn.Module. Paths are relative to the folder of this file."
+    )
+    weights: str | None = Field(
+        None,
+        description="A safetensors file with the state dict of the trained weights, loaded into "
+        "what the factory returns; none: the factory returns a trained model.",
+    )
+
+    _factory = field_validator("factory")(_check_reference)
+
+
+class DataSection(_Section):
+    """What the model is calibrated, judged and measured on."""
+
+    calibration: str = Field(
+        description="Function that returns an iterable of input batches, or of (inputs, targets)."
+    )
+    holdout: str | None = Field(
+        None,
+        description="Function that returns batches to judge steps on; none: a share of the "
+        "calibration samples (accept.holdout) is kept apart.",
+    )
+    evaluate: str | None = Field(
+        None,
+        description="Function that takes the model and returns a table of numbers, such as "
+        '{"accuracy": 0.97}; called before and after.',
+    )
+
+    @field_validator("calibration", "holdout", "evaluate")
+    @classmethod
+    def _check(cls, value: str | None) -> str | None:
+        return None if value is None else _check_reference(value)
+
+
+class OutputSection(_Section):
+    """What is written, and where."""
+
+    dir: str = Field(
+        "optiprune-out",
+        description="Folder of the results, relative to the folder of this file; "
+        "`--out` replaces it.",
+    )
+    masks: str = Field("masks.safetensors", description="File name of the masks.")
+    save_model: bool = Field(
+        True, description="Write the state dict of the pruned model (zeros stay in it)."
+    )
+    model: str = Field("model.safetensors", description="File name of the pruned state dict.")
+    history: str = Field(
+        "history.jsonl", description="File name of the history: one JSON object a step."
+    )
+
+    @field_validator("masks", "model", "history")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not value or Path(value).name != value or value in (".", ".."):
+            raise ValueError("must be a plain file name; the folder is output.dir")
+        return value
+
+
+class RunConfig(Config):
+    """All of `Config`, and the sections [model], [data] and [output] of a run from a file."""
+
+    model: ModelSection = Field(description="")
+    data: DataSection = Field(description="")
+    output: OutputSection = Field(OutputSection(), description="")
+
+    def engine_config(self) -> Config:
+        """The part that `optimize_masks` takes."""
+        return Config.model_validate({name: getattr(self, name) for name in Config.model_fields})
+
+
+def load_run_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read and validate a run's TOML file.
+
+    Parameters
+    ----------
+    changes : options given on the command line, by dotted key (``{"prune.sparsity": 0.9}``); they
+        replace those of the file
+
+    Raises
+    ------
+    ConfigError
+        With the file's name and every complaint: unreadable, not TOML, unknown or missing key, bad
+        value.
+    """
+    table = read_toml(path)
+    for key, value in (changes or {}).items():
+        *sections, last = key.split(".")
+        inner = table
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{path}: '{section}' must be a table, got {inner!r}")
+        inner[last] = value
+    try:
+        run: RunConfig = validate(RunConfig, table)
+    except ConfigError as e:
+        raise ConfigError(f"{path}:\n{e}") from None
+    return run
