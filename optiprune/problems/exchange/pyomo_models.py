@@ -211,7 +211,7 @@ def _fill_miqp(model: Any, problem: MIQP) -> None:
     w = [model.w[i] for i in range(n)]
     h = problem.dense().astype(np.float64)
     half = (0.5 * h.diagonal()).tolist()
-    squares = pyo.quicksum((half[i] * w[i] ** 2 for i in range(n) if half[i]))
+    squares = pyo.quicksum(half[i] * w[i] ** 2 for i in range(n) if half[i])
     expr = _linear(-problem.b, w, problem.offset) + squares + _products(h, w, w)
     model.objective = pyo.Objective(expr=expr, sense=pyo.minimize)
     model.gate_up = pyo.Constraint(range(n), rule=lambda m, i: m.w[i] <= bound[i] * m.x[i])

@@ -1,0 +1,43 @@
+"""Size limits for files that declare how large they are: checked before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from optiprune.problems.errors import FileFormatError
+
+__all__ = ["MAX_N", "check_size", "located"]
+
+MAX_N = 50_000
+"""Largest number of variables that readers accept unless told otherwise."""
+
+
+def located(path: Path, line: int | None, message: str) -> FileFormatError:
+    """The error for a fault in a file: ``path:line: message`` (line counts from 1)."""
+    return FileFormatError(f"{path}:{line}: {message}" if line else f"{path}: {message}")
+
+
+def check_size(path: Path, line: int | None, n: int, max_n: int) -> None:
+    """Refuse a dense n x n problem above ``max_n``, or one that this machine cannot hold."""
+    if n > max_n:
+        raise located(
+            path, line, f"n = {n} is above the limit of {max_n}; pass max_n={n} to allow it"
+        )
+    # the matrix, its symmetrised copy and a temporary
+    need = 3 * 8 * n * n
+    memory = _physical_memory()
+    if memory is not None and need > memory:
+        raise located(
+            path,
+            line,
+            f"a dense problem with n = {n} needs {need / 2**30:.0f} GiB, and this machine has "
+            f"{memory / 2**30:.0f} GiB",
+        )
+
+
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not known on this platform
+        return None
