@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from optiprune import solvers
-from optiprune.problems import Problem, read_problem
+from optiprune.problems import Problem
+from optiprune.problems.files import FORMATS, read_problem
 from optiprune.solvers import IterationLimit, NoImprovement, Solution, Stop, Target, TimeLimit
 
 from .console import output
@@ -26,7 +27,7 @@ SHOWN_BITS = 64
 
 
 def solve_command(
-    file: Annotated[Path, typer.Argument(help="Problem file; the format follows its content.")],
+    file: Annotated[Path, typer.Argument(help="Problem file; its suffix tells the format.")],
     solver: Annotated[
         str, typer.Option("--solver", "-s", help="Solver by name; see `optiprune solvers`.")
     ] = "auto",
@@ -47,6 +48,13 @@ def solve_command(
         Path | None, typer.Option(help="Warm start: a solution file written by --out.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the solution as JSON.")] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", help=f"In place of the suffix: {', '.join(FORMATS)}."),
+    ] = None,
+    max_n: Annotated[
+        int | None, typer.Option(help="Refuse files with more variables.", show_default=False)
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Solve a problem file. Exit code 0: solved; 1: no solution found; 2: bad input."""
@@ -56,7 +64,8 @@ def solve_command(
         stop = _stop(time, iterations, target, no_improvement)
         if out is not None and not out.resolve().parent.is_dir():
             raise InputError(f"--out: there is no folder {out.resolve().parent}")
-        problem = read_problem(file)
+        size = {} if max_n is None else {"max_n": max_n}
+        problem = read_problem(file, format=file_format, **size)
         x0 = None if start is None else _read_start(start, problem.n)
         solution = chosen.solve(problem, x0=x0, seed=seed, stop=stop)
         output().print(_table(file, problem, solution))

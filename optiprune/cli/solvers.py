@@ -16,7 +16,7 @@ from optiprune.solvers import SolverError
 from .console import output
 from .errors import Debug, reporting
 
-__all__ = ["option_default", "solvers_command"]
+__all__ = ["capability_texts", "option_default", "solvers_command", "summary_of"]
 
 
 def solvers_command(
@@ -45,11 +45,11 @@ def _list_all() -> None:
             # a third party's broken entry point must not hide the others
             table.add_row(name, "", "", "", "", escape(str(e)))
             continue
-        problems, exact, _, keeps = _capabilities(cls)
+        problems, exact, _, keeps = capability_texts(cls)
         options = "\n".join(
             f"{k} = {option_default(v)}" for k, v in solvers.options_of(cls).items()
         )
-        table.add_row(name, problems, exact, keeps, escape(options), escape(_first_line(cls)))
+        table.add_row(name, problems, exact, keeps, escape(options), escape(summary_of(cls)))
     console = output()
     console.print(table)
     console.print("Show one with its documentation: optiprune solvers NAME", style="dim")
@@ -57,7 +57,7 @@ def _list_all() -> None:
 
 def _show(name: str) -> None:
     cls = solvers.solver_class(name)
-    problems, exact, max_n, keeps = _capabilities(cls)
+    problems, exact, max_n, keeps = capability_texts(cls)
     console = output()
     console.print(f"[bold]{escape(name)}[/bold]")
     console.print(escape(inspect.getdoc(cls) or ""), soft_wrap=True)
@@ -87,7 +87,8 @@ def option_default(value: Any) -> str:
     return str(value)
 
 
-def _capabilities(cls: Any) -> tuple[str, str, str, str]:
+def capability_texts(cls: Any) -> tuple[str, str, str, str]:
+    """Problem types (one a line), exact, largest n, keeps its time limit; '?' where undeclared."""
     caps = getattr(cls, "capabilities", None)
     if not isinstance(caps, solvers.Capabilities):
         # an instance property of a solver that follows the protocol alone
@@ -110,7 +111,8 @@ def _types(cls: type) -> dict[str, str]:
     }
 
 
-def _first_line(cls: type) -> str:
+def summary_of(cls: type) -> str:
+    """The first paragraph of a class's docstring, on one line."""
     text = inspect.getdoc(cls) or ""
     # the first paragraph up to its first full stop, joined to one line
     return " ".join(text.split("\n\n")[0].split())

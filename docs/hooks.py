@@ -1,0 +1,108 @@
+"""mkdocs hook: fills in the tables that are made from the code, so that they never disagree.
+
+A page asks for one with a line such as ``<!-- table: config -->``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from optiprune import solvers
+from optiprune.cli import app
+from optiprune.cli.config import REQUIRED_EXAMPLES
+from optiprune.cli.run_config import RunConfig
+from optiprune.cli.solvers import capability_texts, option_default, summary_of
+from optiprune.cli.template import template
+from optiprune.config import explain
+
+MARKER = re.compile(r"^<!-- table: ([a-z-]+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """What mkdocs calls for each page. Raises KeyError for a table that nobody makes."""
+    return MARKER.sub(lambda match: TABLES[match[1]](), markdown)
+
+
+def on_config(config: Any) -> Any:
+    """Link decisions that the navigation does not list yet: a new one is only a new file."""
+    folder = Path(config["docs_dir"]) / "decisions"
+    pages = sorted(f"decisions/{p.name}" for p in folder.glob("[0-9]*.md"))
+    for entry in config["nav"] or []:
+        if isinstance(entry, dict) and "Decisions" in entry:
+            entry["Decisions"] = ["decisions/index.md", *pages]
+    return config
+
+
+def config_tables() -> str:
+    """One table a section of the run file."""
+    sections: dict[str, list[str]] = {}
+    for key, kind, default, meaning in explain(RunConfig):
+        section, _, name = key.rpartition(".")
+        cells = (f"`{name}`", kind, f"`{default}`", meaning)
+        sections.setdefault(section, []).append(_row(cells))
+    parts = []
+    for section, rows in sections.items():
+        title = f"`[{section}]`" if section else "Top level"
+        parts += [f"## {title}", "", _row(("option", "type", "default", "meaning")), _row("----")]
+        parts += [*rows, ""]
+    return "\n".join(parts)
+
+
+def config_template() -> str:
+    return f"```toml\n{template(RunConfig, REQUIRED_EXAMPLES)}```"
+
+
+def solver_tables() -> str:
+    """All solvers at a glance, then one section each with its options."""
+    parts = [
+        _row(("solver", "problems", "exact", "largest n", "keeps its time limit")),
+        _row("-----"),
+    ]
+    classes = {name: solvers.solver_class(name) for name in solvers.names()}
+    for name, cls in classes.items():
+        problems, exact, largest, keeps = capability_texts(cls)
+        cells = (f"[`{name}`](#{name})", ", ".join(problems.split()), exact, largest, keeps)
+        parts.append(_row(cells))
+    for name, cls in classes.items():
+        parts += ["", f"## {name}", "", summary_of(cls), ""]
+        options = solvers.options_of(cls)
+        if options:
+            parts += [_row(("option", "default")), _row("--")]
+            parts += [_row((f"`{k}`", f"`{option_default(v)}`")) for k, v in options.items()]
+    return "\n".join(parts)
+
+
+def command_texts() -> str:
+    """The help text of every command."""
+    group = typer.main.get_command(app)
+    return "\n\n".join(_help_texts(group))
+
+
+def _help_texts(group: Any) -> Iterator[str]:
+    from typer.testing import CliRunner
+
+    for name in group.commands:
+        shown = CliRunner().invoke(app, [name, "--help"], terminal_width=96, prog_name="optiprune")
+        if shown.exit_code != 0:
+            raise RuntimeError(f"optiprune {name} --help failed: {shown.output}")
+        yield f"## optiprune {name}\n\n```text\n{shown.output.strip()}\n```"
+
+
+def _row(cells: tuple[str, ...] | str) -> str:
+    """A row of a Markdown table; a string of dashes makes the line below the head."""
+    if isinstance(cells, str):
+        return "|" + "---|" * len(cells)
+    return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "config": config_tables,
+    "config-template": config_template,
+    "solvers": solver_tables,
+    "commands": command_texts,
+}
