@@ -382,7 +382,7 @@ def _type_name(info: Any) -> str:
         str(info.annotation) if not isinstance(info.annotation, type) else info.annotation.__name__
     )
     text = text.replace("typing.", "")
-    text = re.sub(r"Annotated\[float, FieldInfo\(.*?\)\]", "float in [0, 1)", text)
+    text = re.sub(r"Annotated\[float, FieldInfo\(.*?\]\)\]", "float in [0, 1)", text)
     text = re.sub(r"Literal\[(.*?)\]", lambda m: m[1].replace(", ", " | "), text)
     bounds = [
         f"{symbol} {getattr(m, attribute)}"
