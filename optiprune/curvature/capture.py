@@ -1,0 +1,178 @@
+"""What goes into a layer: forward hooks on its modules, and the input as a matrix of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data import CalibrationError, CalibrationSet, Tree
+from .layers import PrunableLayer
+from .runner import run_model, untouched
+
+__all__ = ["CallKey", "forward_order", "positions", "run_with_taps"]
+
+CallKey: TypeAlias = tuple[str, int]
+"""(module name, how many times it ran before in this forward)."""
+Visit: TypeAlias = Callable[[PrunableLayer, nn.Module, CallKey, Tensor], None]
+
+# elements of one unfolded piece: 128 MiB in float64
+_PIECE = 1 << 24
+
+
+class _Enough(Exception):
+    """Raised in a hook to end a forward of which nothing more is needed."""
+
+
+def run_with_taps(
+    model: nn.Module,
+    layers: Sequence[PrunableLayer],
+    weights: Mapping[str, Tensor],
+    inputs: Tree,
+    visit: Visit,
+    *,
+    calls: int | None = None,
+) -> int:
+    """Run the model once and show ``visit`` the input of every module of ``layers`` as it runs.
+
+    The tensor that ``visit`` gets may be overwritten by the model afterwards (in-place operations):
+    it must be used at once or copied.
+
+    Parameters
+    ----------
+    calls : end the forward before the module of this many-th call runs, if given
+
+    Returns
+    -------
+    The number of calls seen.
+
+    Raises
+    ------
+    CalibrationError
+        If an input is not finite (the layer is named) or is no floating-point tensor.
+    """
+    seen = 0
+    counts: dict[str, int] = {}
+
+    def tap(layer: PrunableLayer, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+            nonlocal seen
+            x = args[0] if args else kwargs.get("input")
+            if not isinstance(x, Tensor) or not x.is_floating_point():
+                raise CalibrationError(
+                    f"layer '{name}' was called with {type(x).__name__}, not a tensor of floats"
+                )
+            if not bool(torch.isfinite(x).all()):
+                raise CalibrationError(
+                    f"the input of layer '{name}' holds NaN or infinite values on the calibration "
+                    "data; check the data and the layers before it"
+                )
+            nth = counts.get(name, 0)
+            counts[name] = nth + 1
+            seen += 1
+            visit(layer, module, (name, nth), x.detach())
+            if seen == calls:
+                raise _Enough
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(tap(layer, name), with_kwargs=True)
+        for layer in layers
+        for name, module in zip(layer.module_names, layer.modules, strict=True)
+    ]
+    try:
+        run_model(model, weights, inputs)
+    except _Enough:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def forward_order(
+    model: nn.Module,
+    layers: Sequence[PrunableLayer],
+    weights: Mapping[str, Tensor],
+    data: CalibrationSet,
+) -> list[PrunableLayer]:
+    """The layers in the order in which they first run, found by running one sample.
+
+    Raises
+    ------
+    CalibrationError
+        If a layer does not run at all.
+    """
+    order: dict[str, PrunableLayer] = {}
+
+    def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        order.setdefault(layer.name, layer)
+
+    with torch.no_grad(), untouched(model):
+        run_with_taps(model, layers, weights, next(iter(data.batches(1))).inputs, visit)
+    require_run(layers, order)
+    return list(order.values())
+
+
+def require_run(layers: Sequence[PrunableLayer], ran: Mapping[str, object]) -> None:
+    """Raise `CalibrationError` naming the layers that are not in ``ran``."""
+    idle = [layer.name for layer in layers if layer.name not in ran]
+    if idle:
+        more = f" and {len(idle) - 8} more" if len(idle) > 8 else ""
+        raise CalibrationError(
+            f"layer '{', '.join(idle[:8])}'{more} never ran on the calibration data (the model "
+            "does not call it, or uses its weight without calling it); exclude it"
+        )
+
+
+def positions(layer: PrunableLayer, module: nn.Module, x: Tensor) -> Iterator[Tensor]:
+    """The input of one call as matrices of positions, in pieces of bounded memory.
+
+    Yields float64 tensors of shape (groups, positions, cols): each position is what meets a row of
+    the weight in one output value. Linear: all leading dimensions are positions. Conv2d: the
+    unfolded patches, one position per output pixel, columns ordered like ``weight.reshape(rows,
+    -1)``.
+    """
+    if isinstance(module, nn.Conv2d):
+        yield from _patches(layer, module, x)
+        return
+    flat = x.reshape(-1, x.shape[-1])
+    for piece in torch.split(flat, max(1, _PIECE // max(1, layer.cols))):
+        yield piece.to(torch.float64)[None]
+
+
+def _patches(layer: PrunableLayer, conv: nn.Conv2d, x: Tensor) -> Iterator[Tensor]:
+    images = x if x.ndim == 4 else x[None]
+    height, width = _pair(conv.kernel_size)
+    over, across = _pair(conv.dilation)
+    if conv.padding == "same":
+        # torch puts the odd one at the end
+        down, right = over * (height - 1), across * (width - 1)
+        pads = (right // 2, right - right // 2, down // 2, down - down // 2)
+    elif conv.padding == "valid":
+        pads = (0, 0, 0, 0)
+    else:
+        ph, pw = _pair(conv.padding)
+        pads = (pw, pw, ph, ph)
+    rows_in = images.shape[2] + pads[2] + pads[3] - over * (height - 1) - 1
+    cols_in = images.shape[3] + pads[0] + pads[1] - across * (width - 1) - 1
+    sh, sw = _pair(conv.stride)
+    pixels = (rows_in // sh + 1) * (cols_in // sw + 1)
+    at_once = max(1, _PIECE // max(1, pixels * layer.cols * layer.groups))
+    for part in torch.split(images, at_once):
+        padded = F.pad(part.to(torch.float64), pads)
+        unfolded = F.unfold(padded, (height, width), dilation=(over, across), stride=(sh, sw))
+        n = unfolded.shape[0]
+        by_group = unfolded.reshape(n, layer.groups, layer.cols, -1).permute(1, 0, 3, 2)
+        yield by_group.reshape(layer.groups, -1, layer.cols)
+
+
+def _pair(value: object) -> tuple[int, int]:
+    if isinstance(value, tuple):
+        return int(value[0]), int(value[1])
+    assert isinstance(value, int)
+    return value, value

@@ -1,0 +1,288 @@
+"""Gram matrices of layer inputs: everything that the reconstruction error of a layer depends on.
+
+For output row w of a layer with inputs X_p in the pruned model and X_d in the dense one, dense row
+ŵ and n positions, the reconstruction error is exactly
+
+    ||X_p w - X_d ŵ||^2 / n = w'Hw - 2 w'Cŵ + ŵ'Dŵ,
+    H = X_p'X_p / n,   C = X_p'X_d / n,   D = X_d'X_d / n.
+
+A bias that both models share cancels. Convolutions are linear in their unfolded patches, one set of
+matrices per convolution group. The sum over the rows is the objective of layer-wise pruning
+(Hassibi & Stork 1993; Frantar & Alistarh 2023, arXiv:2301.00774); keeping X_p and X_d apart makes
+the layer repair what the layers before it broke.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .capture import CallKey, positions, require_run, run_with_taps
+from .data import CalibrationError, CalibrationSet
+from .layers import LayerError, PrunableLayer
+from .runner import untouched
+
+__all__ = ["LayerGram", "collect_grams", "input_norms", "wanda_scores"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerGram:
+    """Second moments of a layer's inputs.
+
+    Attributes
+    ----------
+    H : (groups, cols, cols) float64, ``X_p'X_p / n``, exactly symmetric
+    C : (groups, cols, cols) float64, ``X_p'X_d / n``
+    D : (groups, cols, cols) float64, ``X_d'X_d / n``, exactly symmetric
+        H, C and D are one tensor where pruned and dense inputs were equal throughout.
+    n : positions summed over: samples x leading dimensions for Linear, samples x output pixels for
+        Conv2d
+    """
+
+    H: Tensor
+    C: Tensor
+    D: Tensor
+    n: int
+
+    @property
+    def groups(self) -> int:
+        return int(self.H.shape[0])
+
+    @property
+    def cols(self) -> int:
+        return int(self.H.shape[1])
+
+    @property
+    def same_inputs(self) -> bool:
+        """Whether the pruned model's inputs were the dense model's."""
+        return self.C is self.H
+
+    def norms(self) -> Tensor:
+        """Root mean square of each input of the pruned model, (groups, cols) float64."""
+        return self.H.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+
+    def cross(self, dense_rows: Tensor) -> Tensor:
+        """``Cŵ`` for each row, (rows, cols) float64: what the row should correlate to."""
+        return self._ungroup(self._group(dense_rows) @ self.C.transpose(1, 2))
+
+    def target_energy(self, dense_rows: Tensor) -> Tensor:
+        """``ŵ'Dŵ`` for each row, (rows,) float64: mean square of the dense output without bias."""
+        w = self._group(dense_rows)
+        return ((w @ self.D) * w).sum(-1).reshape(-1)
+
+    def error(self, weight_rows: Tensor, dense_rows: Tensor) -> Tensor:
+        """Reconstruction error of each row, (rows,) float64, in squared output units a position.
+
+        Parameters
+        ----------
+        weight_rows, dense_rows : (rows, cols)
+            Rows as they are now, and the dense ones. Row r belongs to group
+            ``r // (rows // groups)``.
+
+        Rounding is cut at 0, so an exact reconstruction gives 0 and never less.
+
+        Raises
+        ------
+        LayerError
+            If the shapes do not fit.
+        """
+        w, dense = self._group(weight_rows), self._group(dense_rows)
+        if w.shape != dense.shape:
+            raise LayerError(
+                f"{tuple(weight_rows.shape)} weights but {tuple(dense_rows.shape)} dense weights"
+            )
+        if self.same_inputs:
+            d = w - dense  # the difference first: no cancellation between large terms
+            total = ((d @ self.H) * d).sum(-1)
+        else:
+            total = ((w @ self.H) * w).sum(-1) - 2.0 * ((w @ self.C) * dense).sum(-1)
+            total = total + ((dense @ self.D) * dense).sum(-1)
+        return total.reshape(-1).clamp(min=0.0)
+
+    def _group(self, rows: Tensor) -> Tensor:
+        if rows.ndim != 2 or rows.shape[1] != self.cols or rows.shape[0] % self.groups:
+            raise LayerError(
+                f"rows must have shape (a multiple of {self.groups}, {self.cols}), got "
+                f"{tuple(rows.shape)}"
+            )
+        return rows.to(torch.float64).reshape(self.groups, -1, self.cols)
+
+    def _ungroup(self, rows: Tensor) -> Tensor:
+        return rows.reshape(-1, self.cols)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Running sums of one layer; C and D are made when the inputs first differ."""
+
+    H: Tensor
+    C: Tensor | None = None
+    D: Tensor | None = None
+    n: int = 0
+
+    def add_same(self, x: Tensor) -> None:
+        product = x.transpose(1, 2) @ x
+        if self.C is not None and self.D is not None:
+            self.C += product
+            self.D += product
+        self.H += product
+        self.n += x.shape[1]
+
+    def add(self, pruned: Tensor, dense: Tensor) -> None:
+        if self.C is None or self.D is None:
+            self.C, self.D = self.H.clone(), self.H.clone()
+        self.H += pruned.transpose(1, 2) @ pruned
+        self.C += pruned.transpose(1, 2) @ dense
+        self.D += dense.transpose(1, 2) @ dense
+        self.n += pruned.shape[1]
+
+    def finish(self) -> LayerGram:
+        H = _symmetric(self.H, self.n)
+        if self.C is None or self.D is None:
+            return LayerGram(H, H, H, self.n)
+        return LayerGram(H, self.C.div_(self.n), _symmetric(self.D, self.n), self.n)
+
+
+def _symmetric(total: Tensor, n: int) -> Tensor:
+    # matrix products are symmetric only up to rounding; solvers want the last bit too
+    return (total + total.transpose(1, 2)).mul_(0.5 / n)
+
+
+def collect_grams(
+    model: nn.Module,
+    layers: Sequence[PrunableLayer],
+    dense_weights: Mapping[str, Tensor],
+    pruned_weights: Mapping[str, Tensor] | None,
+    data: CalibrationSet,
+    chunk: int = 256,
+) -> dict[str, LayerGram]:
+    """Stream the calibration data through the model and sum up the Gram matrices of layer inputs.
+
+    Parameters
+    ----------
+    layers : whose inputs are wanted; a module that runs several times in a forward, and modules
+        that share a weight, add up in one Gram matrix
+    dense_weights, pruned_weights : parameter name -> tensor
+        Weights of the two models; parameters not named are the model's own. None for the second
+        means that the dense model's inputs serve for both (H = C = D).
+    chunk : samples sent through the model at once
+
+    Returns
+    -------
+    layer name -> `LayerGram` on the model's device. Products and sums are float64 throughout. The
+    model is as it was. Once each module is known to run once a forward, the rest of the forward
+    after the last one is skipped.
+
+    Raises
+    ------
+    CalibrationError
+        A layer whose input is NaN or infinite, or that never runs; a model whose pruned form runs
+        a layer another number of times than the dense one, so that positions cannot be matched.
+    """
+    sums: dict[str, _Sums] = {}
+    calls: int | None = None
+    counts: dict[str, int] = {}
+
+    def total(layer: PrunableLayer, x: Tensor) -> _Sums:
+        if layer.name not in sums:
+            shape = (layer.groups, layer.cols, layer.cols)
+            sums[layer.name] = _Sums(torch.zeros(shape, dtype=torch.float64, device=x.device))
+        return sums[layer.name]
+
+    def add_same(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        counts[key[0]] = counts.get(key[0], 0) + 1
+        s = total(layer, x)
+        for piece in positions(layer, module, x):
+            s.add_same(piece)
+
+    store: dict[CallKey, Tensor] = {}
+
+    def keep(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        counts[key[0]] = counts.get(key[0], 0) + 1
+        store[key] = x.clone()  # the model may overwrite it in place
+
+    def add_pair(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        dense = store.pop(key, None)
+        if dense is None or dense.shape != x.shape:
+            raise CalibrationError(
+                f"layer '{key[0]}' runs otherwise in the pruned model than in the dense one (call "
+                f"{key[1] + 1}), so that outputs cannot be matched; use curvature.inputs = 'dense'"
+            )
+        s = total(layer, x)
+        if torch.equal(x, dense):
+            for piece in positions(layer, module, x):
+                s.add_same(piece)
+            return
+        pairs = zip(positions(layer, module, x), positions(layer, module, dense), strict=True)
+        for a, b in pairs:
+            s.add(a, b)
+
+    with torch.no_grad(), untouched(model):
+        for batch in data.batches(chunk):
+            first = add_same if pruned_weights is None else keep
+            run_with_taps(model, layers, dense_weights, batch.inputs, first, calls=calls)
+            if pruned_weights is not None:
+                run_with_taps(model, layers, pruned_weights, batch.inputs, add_pair, calls=calls)
+                if store:
+                    name, nth = next(iter(store))
+                    raise CalibrationError(
+                        f"layer '{name}' runs {nth + 1} times in the dense model but not in the "
+                        "pruned one; use curvature.inputs = 'dense'"
+                    )
+            # a module that runs several times may run another number of times on other data
+            if calls is None and counts and max(counts.values()) == 1:
+                calls = len(counts)
+            counts = {}
+    require_run(layers, sums)
+    return {layer.name: sums.pop(layer.name).finish() for layer in layers}
+
+
+def input_norms(
+    model: nn.Module,
+    layers: Sequence[PrunableLayer],
+    data: CalibrationSet,
+    weights: Mapping[str, Tensor] | None = None,
+    chunk: int = 256,
+) -> dict[str, Tensor]:
+    """Root mean square of every input of every layer: the diagonal of H alone, cheaply.
+
+    Returns
+    -------
+    layer name -> (groups, cols) float64
+
+    Raises `CalibrationError` as `collect_grams`.
+    """
+    squares: dict[str, Tensor] = {}
+    n: dict[str, int] = {}
+
+    def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        for piece in positions(layer, module, x):
+            part = piece.square().sum(1)
+            squares[layer.name] = squares.get(layer.name, torch.zeros_like(part)) + part
+            n[layer.name] = n.get(layer.name, 0) + piece.shape[1]
+
+    with torch.no_grad(), untouched(model):
+        for batch in data.batches(chunk):
+            run_with_taps(model, layers, weights or {}, batch.inputs, visit)
+    require_run(layers, squares)
+    return {layer.name: (squares[layer.name] / n[layer.name]).sqrt() for layer in layers}
+
+
+def wanda_scores(layer: PrunableLayer, weight: Tensor, norms: Tensor) -> Tensor:
+    """``|w_ij| * ||x_j||`` for every weight, in the weight's shape, float64.
+
+    ``norms`` are those of `input_norms` or `LayerGram.norms`, (groups, cols). Sun et al. 2023,
+    arXiv:2306.11695 (which compares scores within an output row).
+
+    Raises `LayerError` if the shapes do not fit.
+    """
+    if tuple(weight.shape) != layer.shape or tuple(norms.shape) != (layer.groups, layer.cols):
+        raise LayerError(
+            f"layer '{layer.name}' has shape {layer.shape} and {layer.groups} x {layer.cols} "
+            f"inputs, got a weight of {tuple(weight.shape)} and norms of {tuple(norms.shape)}"
+        )
+    rows = weight.detach().to(torch.float64).abs().reshape(layer.groups, -1, layer.cols)
+    return (rows * norms[:, None, :].to(rows)).reshape(layer.shape)
