@@ -168,11 +168,15 @@ def _linearised(problem: QuadraticProblem) -> Any:
 
 
 def _write_by_pyomo(problem: MIQP, path: str | os.PathLike[str], linearised: bool) -> None:
+    from pyomo.opt import ProblemFormat
+
     from optiprune.problems.exchange.pyomo_models import to_pyomo
 
     model = to_pyomo(problem, linearised=linearised)
     with replacing(path, ".lp") as temporary:
-        model.write(str(temporary), format="lp", io_options={"symbolic_solver_labels": True})
+        model.write(
+            str(temporary), format=ProblemFormat.cpxlp, io_options={"symbolic_solver_labels": True}
+        )
 
 
 def _read(path: Path, kind: Literal[".lp", ".mps"], max_n: int) -> QUBO | CardinalityQP | BudgetQP:
