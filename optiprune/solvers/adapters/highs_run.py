@@ -1,0 +1,94 @@
+"""Running HiGHS: arrays in, a quiet solver object, a run that Ctrl-C can stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optiprune.problems.linearise import LinearModel
+from optiprune.solvers.errors import SolverError
+
+from .backend import load_backend
+
+__all__ = ["fill_milp", "highspy_module", "new_highs", "run_highs", "set_option"]
+
+_Vector = npt.NDArray[np.float64]
+
+
+def highspy_module(solver: str = "highs") -> ModuleType:
+    """The module highspy. Raises `BackendMissingError`."""
+    return load_backend("highspy", "highspy", solver)
+
+
+def new_highs(solver: str = "highs") -> Any:
+    """A fresh, silent `highspy.Highs`: time limits are counted per object, cumulatively."""
+    h = highspy_module(solver).Highs()
+    set_option(h, "output_flag", False)
+    return h
+
+
+def set_option(h: Any, name: str, value: bool | int | float | str) -> None:
+    """Set a HiGHS option. Raises `SolverError` if HiGHS refuses it (it would only warn)."""
+    status = h.setOptionValue(name, value)
+    if status.name == "kError":
+        raise SolverError(f"HiGHS refuses the option {name} = {value!r}")
+
+
+def fill_milp(h: Any, model: LinearModel) -> None:
+    """Hand a linearised problem to HiGHS; its offset is left out."""
+    highspy = highspy_module()
+    lp = highspy.HighsLp()
+    lp.num_col_, lp.num_row_ = model.n_cols, model.n_rows
+    lp.col_cost_ = model.c
+    lp.col_lower_, lp.col_upper_ = model.col_lower, model.col_upper
+    lp.row_lower_, lp.row_upper_ = model.row_lower, model.row_upper
+    matrix = lp.a_matrix_
+    matrix.format_ = highspy.MatrixFormat.kRowwise
+    matrix.num_col_, matrix.num_row_ = model.n_cols, model.n_rows
+    matrix.start_ = model.A.indptr
+    matrix.index_ = model.A.indices
+    matrix.value_ = model.A.data
+    kinds = highspy.HighsVarType
+    lp.integrality_ = [kinds.kInteger if b else kinds.kContinuous for b in model.integrality]
+    if h.passModel(lp).name == "kError":
+        raise SolverError("HiGHS refuses the linearised model")
+
+
+def run_highs(h: Any, cancel: Callable[[], None]) -> bool:
+    """``h.run()``; whether the user interrupted it.
+
+    It runs in a thread of its own for two reasons. Ctrl-C reaches Python while HiGHS works:
+    ``cancel()`` must then make a callback end the run. And HiGHS keeps one task executor a thread,
+    whose size is fixed by the first solve there: in the caller's thread, a second solve with
+    another number of threads would fail.
+    """
+    done = threading.Event()
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            h.run()
+        except BaseException as e:
+            failure.append(e)
+        finally:
+            done.set()
+
+    # a daemon, so that a second Ctrl-C can end the process although HiGHS has not listened yet
+    threading.Thread(target=work, name="highs", daemon=True).start()
+    interrupted = False
+    while not done.is_set():
+        try:
+            done.wait(0.1)
+        except KeyboardInterrupt:
+            cancel()
+            if interrupted:
+                raise
+            interrupted = True
+    if failure:
+        raise failure[0]
+    return interrupted
