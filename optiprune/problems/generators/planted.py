@@ -4,9 +4,9 @@ Frustrated loops (Hen et al., Phys. Rev. A 92, 042325, 2015): draw an assignment
 Add up many short loops of couplings, each with one bond turned against the others. No assignment
 satisfies a whole loop; the best violates its weakest bond alone, and the loops are turned (gauged)
 so that s* is one of the best for each. The sum is then minimal at s*, with the sum of the minima as
-its energy. About as many loops of length 4 as variables makes instances that descent from random
-starts does not solve: 1 % of the starts at n = 60, none of 100 at n = 100. Coefficients are
-integers, so energies are exact in floating point.
+its energy. At the default number of loops, steepest descent from 1000 random starts found the
+optimum in 17 % of them at n = 30, 2 % at n = 60, none at n = 100. Coefficients are integers, so
+energies are exact in floating point.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def planted_qubo(
     Parameters
     ----------
     n : number of variables
-    loops : number of loops, n by default; far fewer or far more are easier
+    loops : number of loops, 3 n / 5 by default; far fewer or far more are easier
     length : variables in a loop, >= 3, cut to n
     spread : loop couplings are integers in 1 .. spread
     seed : int or SeedSequence
@@ -114,7 +114,7 @@ def _plant(
 ) -> QUBO:
     """The QUBO of random frustrated loops that are each minimal at x."""
     n = len(x)
-    count = positive("loops", n if loops is None else loops)
+    count = positive("loops", max(1, 3 * n // 5) if loops is None else loops)
     length = min(positive("length", length, 3), n)
     positive("spread", spread)
     J = np.zeros((n, n))
