@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-import click
 import typer
 
 from optiprune.solvers import SolverError
@@ -37,7 +36,7 @@ def reporting(debug: bool) -> Iterator[None]:
     """
     try:
         yield
-    except (click.exceptions.Exit, click.Abort, click.ClickException):
+    except (typer.Exit, typer.Abort):
         raise
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -109,8 +109,11 @@ def _read_start(path: Path, n: int) -> np.ndarray:
 
 def _table(file: Path, problem: Problem, solution: Solution) -> Table:
     stats = solution.stats
-    table = Table(show_header=False, title=escape(str(file)), title_justify="left")
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     rows = [
+        ("file", str(file)),
         ("problem", f"{type(problem).__name__}, n = {problem.n}"),
         ("solver", stats.solver),
         ("status", solution.status.value),
