@@ -1,0 +1,104 @@
+"""Running a resumable kernel in short chunks, with the clock looked at in between."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from optiprune.problems import Problem
+
+from ..base import Outcome, Watch
+from ..result import Status
+
+__all__ = ["Incumbent", "run_chunks"]
+
+# seconds a chunk aims at: far below the 50 ms that a time limit may be overrun by
+_AIM_S = 0.004
+# steps of the first chunk, and how fast chunks may grow
+_FIRST = 256
+_GROWTH = 8
+
+
+class Incumbent:
+    """The best feasible assignment of one solve, in the problem's order, with its energy.
+
+    Holds something as soon as anything feasible is known, so that an interrupt or a time limit
+    finds an answer at any moment. ``reserve_s`` is time that the caller's last step (energy and
+    feasibility in float64) will need, kept back from the limit.
+    """
+
+    __slots__ = ("_problem", "_watch", "energy", "reserve_s", "x")
+
+    def __init__(self, problem: Problem, watch: Watch) -> None:
+        self._problem = problem
+        self._watch = watch
+        self.x: npt.NDArray[np.int8] | None = None
+        self.energy = math.inf
+        self.reserve_s = 0.0
+
+    def measure(self, x: npt.NDArray[np.int8]) -> None:
+        """Offer a feasible x by its true energy, and learn what that evaluation costs."""
+        t = time.perf_counter()
+        energy = self._problem.energy(x)
+        self.reserve_s = max(self.reserve_s, 1.5 * (time.perf_counter() - t))
+        self.offer(x, energy)
+
+    def offer(self, x: npt.NDArray[np.int8], energy: float) -> bool:
+        """Take a feasible x (not copied) if its energy is better; whether it was taken."""
+        if self.x is not None and not energy < self.energy:
+            return False
+        self.x, self.energy = x, energy
+        self._watch.offer(energy)
+        return True
+
+    def reason_to_stop(self) -> str | None:
+        reason = self._watch.reason_to_stop()
+        if reason is None and self._watch.elapsed + self.reserve_s >= self._watch.limits.time_s:
+            return "time"
+        return reason
+
+    def outcome(self, reason: str, message: str = "", **extra: object) -> Outcome:
+        """FEASIBLE with the incumbent, NO_INCUMBENT without."""
+        status = Status.NO_INCUMBENT if self.x is None else Status.FEASIBLE
+        return Outcome(self.x, status, self._watch.stats(reason, message, **extra))
+
+
+def run_chunks(
+    watch: Watch,
+    incumbent: Incumbent,
+    advance: Callable[[int], int],
+    total: float = math.inf,
+    *,
+    first: int = _FIRST,
+) -> str | None:
+    """Call ``advance(steps)`` until ``total`` steps are done or a criterion is met.
+
+    ``advance`` carries out at most that many steps, returns how many it did (fewer means that it
+    has come to its own end), adds them to ``watch.moves`` and offers its incumbents. Results must
+    not depend on how the steps are cut, since chunks are sized by the clock.
+
+    Returns the criterion that stopped it, or None when the steps were done.
+    """
+    done = 0
+    chunk = first
+    while True:
+        reason = incumbent.reason_to_stop()
+        if reason is not None:
+            return reason
+        ask = int(min(chunk, total - done, max(1, watch.limits.iterations - watch.moves)))
+        if ask <= 0:
+            return None
+        t = time.perf_counter()
+        did = advance(ask)
+        spent = time.perf_counter() - t
+        done += did
+        if did < ask:
+            return incumbent.reason_to_stop()
+        # never more than the time left, by the pace of this chunk
+        aim = min(_AIM_S, max(0.0, watch.time_left - incumbent.reserve_s))
+        fit = chunk * _GROWTH if spent <= 0 else int(did * aim / spent)
+        chunk = max(1, min(fit, chunk * _GROWTH))

@@ -1,0 +1,300 @@
+"""Single-flip moves without constraints: the state, and the kernels of annealing and tabu search.
+
+Flipping x_i changes the energy by ``(1 - 2 x_i) h_i`` and every field by one row of J.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from .exchange import (
+    ACCEPTED,
+    BEST,
+    BEST_STEP,
+    CURRENT,
+    FAST,
+    IN_SWEEP,
+    RESTARTS,
+    RUN_BEST,
+    RUN_STEP,
+    SINCE_REFRESH,
+    STEP,
+    TEMPERATURE,
+    recompute,
+)
+from .instance import Instance
+from .rng import below, uniform
+
+__all__ = ["FlipState", "flip_descent", "flip_metropolis", "flip_tabu"]
+
+
+@dataclass(slots=True, eq=False)
+class FlipState:
+    """Where a search over all assignments stands; the kernels change the arrays in place.
+
+    ``sign`` is 1 - 2x in the precision of J, ``free_at`` the step at which a flip stops being
+    tabu; the others are as in `ExchangeState`.
+    """
+
+    inst: Instance
+    h: npt.NDArray[Any]
+    x: npt.NDArray[np.int8]
+    sign: npt.NDArray[Any]
+    best_x: npt.NDArray[np.int8]
+    scratch: npt.NDArray[np.float64]
+    free_at: npt.NDArray[np.int64]
+    counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(8, np.int64))
+    floats: npt.NDArray[np.float64] = field(
+        default_factory=lambda: np.array([0.0, np.inf, 0.0, np.inf])
+    )
+
+    @classmethod
+    def at(cls, inst: Instance, x: npt.NDArray[np.int8]) -> FlipState:
+        """The state at x, which becomes the incumbent."""
+        n = inst.n
+        state = cls(
+            inst,
+            h=np.zeros(n, inst.J.dtype),
+            x=x.copy(),
+            sign=np.zeros(n, inst.J.dtype),
+            best_x=x.copy(),
+            scratch=np.zeros(n),
+            free_at=np.zeros(n, np.int64),
+        )
+        state.load(x)
+        return state
+
+    def load(self, x: npt.NDArray[np.int8]) -> None:
+        """Restart from x; the incumbent is kept if it is better."""
+        self.x[:] = x
+        self.sign[:] = 1 - 2 * x
+        inst = self.inst
+        now = recompute(inst.J, inst.a, self.x, self.h, self.scratch)
+        self.floats[CURRENT] = now
+        self.floats[RUN_BEST] = now
+        self.counters[SINCE_REFRESH] = 0
+        self.counters[RUN_STEP] = self.counters[STEP]
+        if now < self.floats[BEST]:
+            self.floats[BEST] = now
+            self.best_x[:] = x
+            self.counters[BEST_STEP] = self.counters[STEP]
+
+    @property
+    def can_move(self) -> bool:
+        return self.inst.n > 0
+
+    @property
+    def scale(self) -> float:
+        """Mean |h|, the mean change of energy of a flip: the scale of temperatures."""
+        return float(np.abs(self.h).mean(dtype=np.float64)) if self.inst.n else 0.0
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, inline="always")
+def flip(J, h, x, sign, i):  # type: ignore[no-untyped-def]
+    """Flip x_i and update fields and sign."""
+    row = J[i]
+    s = sign[i]
+    for m in range(h.shape[0]):
+        h[m] += s * row[m]
+    x[i] = 1 - x[i]
+    sign[i] = -s
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def flip_metropolis(  # type: ignore[no-untyped-def]
+    J, a, h, x, sign, rng, counters, floats, best_x, scratch, steps, ratio, refresh, target,
+    patience,
+):  # fmt: skip
+    """Single flips in order, accepted by Metropolis' rule; every n proposals share a temperature.
+
+    Arguments as `exchange.heat_bath`, with a sweep of n.
+    """
+    n = h.shape[0]
+    step = counters[STEP]
+    last = step + steps
+    accepted = counters[ACCEPTED]
+    since = counters[SINCE_REFRESH]
+    i = counters[IN_SWEEP]
+    current = floats[CURRENT]
+    best = floats[BEST]
+    t = floats[TEMPERATURE]
+    while step < last:
+        if i == n:
+            i = 0
+            t *= ratio
+        delta = float(sign[i] * h[i])
+        step += 1
+        if delta <= 0.0 or (delta < 30.0 * t and uniform(rng) < np.exp(-delta / t)):
+            current += delta
+            flip(J, h, x, sign, i)
+            accepted += 1
+            since += 1
+            if since >= refresh:
+                since = 0
+                current = recompute(J, a, x, h, scratch)
+            if current < best:
+                best = current
+                best_x[:] = x
+                counters[BEST_STEP] = step
+                if best <= target:
+                    i += 1
+                    break
+        i += 1
+        if step - counters[BEST_STEP] >= patience:
+            break
+    counters[STEP] = step
+    counters[ACCEPTED] = accepted
+    counters[SINCE_REFRESH] = since
+    counters[IN_SWEEP] = i
+    floats[CURRENT] = current
+    floats[BEST] = best
+    floats[TEMPERATURE] = t
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def flip_descent(  # type: ignore[no-untyped-def]
+    J, a, h, x, sign, counters, floats, best_x, steps, tolerance, target,
+):  # fmt: skip
+    """Steepest descent: the best flip until none improves by more than ``tolerance``.
+
+    Returns whether it stands in a local optimum.
+    """
+    n = h.shape[0]
+    current = floats[CURRENT]
+    done = False
+    for _ in range(steps):
+        low = h.dtype.type(np.inf)
+        where = 0
+        b = 0
+        while b < n:
+            m = low
+            for j in range(b, min(b + 32, n)):
+                m = min(m, sign[j] * h[j])
+            if m < low:
+                low = m
+                where = b
+            b += 32
+        if not float(low) < -tolerance:
+            done = True
+            break
+        i = where
+        for j in range(where, min(where + 32, n)):
+            if sign[j] * h[j] == low:
+                i = j
+                break
+        current += float(sign[i] * h[i])
+        flip(J, h, x, sign, i)
+        counters[STEP] += 1
+        counters[ACCEPTED] += 1
+        counters[SINCE_REFRESH] += 1
+        if current < floats[BEST]:
+            floats[BEST] = current
+            counters[BEST_STEP] = counters[STEP]
+            if current <= target:
+                break
+    floats[CURRENT] = current
+    if current <= floats[BEST]:
+        best_x[:] = x
+    return done
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def flip_tabu(  # type: ignore[no-untyped-def]
+    J, a, h, x, sign, free_at, rng, counters, floats, best_x, scratch, steps, tenure, spread,
+    stall, weakest, strongest, refresh, target, patience,
+):  # fmt: skip
+    """One-flip tabu search: the best flip that is not tabu, or that beats the incumbent.
+
+    A flipped variable is tabu for ``tenure`` plus up to ``spread - 1`` random steps. After
+    ``stall`` steps without a better energy in this run, between ``weakest`` and ``strongest``
+    random variables of the incumbent are flipped and a new run begins there (iterated tabu
+    search; Palubeckis, "Iterated tabu search for the unconstrained binary quadratic optimization
+    problem", Informatica 17 (2006)).
+    """
+    n = h.shape[0]
+    step = counters[STEP]
+    last = step + steps
+    since = counters[SINCE_REFRESH]
+    current = floats[CURRENT]
+    best = floats[BEST]
+    run_best = floats[RUN_BEST]
+    while step < last:
+        if step - counters[RUN_STEP] >= stall:
+            for j in range(n):
+                x[j] = best_x[j]
+                sign[j] = 1 - 2 * x[j]
+                free_at[j] = 0
+            current = recompute(J, a, x, h, scratch)
+            for _ in range(weakest + below(rng, strongest - weakest + 1)):
+                j = below(rng, n)
+                current += float(sign[j] * h[j])
+                flip(J, h, x, sign, j)
+                # kept away from its old value until the search has moved on
+                free_at[j] = step + tenure + below(rng, spread)
+            since = 0
+            run_best = current
+            counters[RUN_STEP] = step
+            counters[RESTARTS] += 1
+        low = h.dtype.type(np.inf)
+        low_any = low
+        where = -1
+        where_any = 0
+        b = 0
+        while b < n:
+            stop = min(b + 32, n)
+            m = low
+            m_any = low_any
+            for j in range(b, stop):
+                v = sign[j] * h[j]
+                m_any = min(m_any, v)
+                m = min(m, v if free_at[j] <= step else h.dtype.type(np.inf))
+            if m < low:
+                low = m
+                where = b
+            if m_any < low_any:
+                low_any = m_any
+                where_any = b
+            b += 32
+        if where < 0 or current + float(low_any) < best:
+            # aspiration, or everything is tabu
+            i = where_any
+            for j in range(where_any, min(where_any + 32, n)):
+                if sign[j] * h[j] == low_any:
+                    i = j
+                    break
+        else:
+            i = where
+            for j in range(where, min(where + 32, n)):
+                if free_at[j] <= step and sign[j] * h[j] == low:
+                    i = j
+                    break
+        current += float(sign[i] * h[i])
+        flip(J, h, x, sign, i)
+        step += 1
+        free_at[i] = step + tenure + below(rng, spread)
+        since += 1
+        if since >= refresh:
+            since = 0
+            current = recompute(J, a, x, h, scratch)
+        if current < run_best:
+            run_best = current
+            counters[RUN_STEP] = step
+            if current < best:
+                best = current
+                best_x[:] = x
+                counters[BEST_STEP] = step
+                if best <= target:
+                    break
+        if step - counters[BEST_STEP] >= patience:
+            break
+    counters[ACCEPTED] += step - counters[STEP]
+    counters[STEP] = step
+    counters[SINCE_REFRESH] = since
+    floats[CURRENT] = current
+    floats[BEST] = best
+    floats[RUN_BEST] = run_best

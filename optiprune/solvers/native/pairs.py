@@ -1,0 +1,293 @@
+"""The best exchange of all pairs, found without looking at all pairs; descent and tabu on it.
+
+``delta(i, j) = h_i - h_j - J_ij`` is bounded below by ``h_i - max_j h_j - max_j J_ij``. The row
+maxima of J never change, so the bound of every row costs O(n) a step; only the rows whose bound
+beats the best pair so far are scanned, usually a handful. The pair found is the exact best one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from .exchange import (
+    ACCEPTED,
+    BEST,
+    BEST_STEP,
+    CURRENT,
+    FAST,
+    RESTARTS,
+    RUN_BEST,
+    RUN_STEP,
+    SINCE_REFRESH,
+    STEP,
+    recompute,
+    swap,
+)
+from .instance import Instance
+from .rng import below
+
+__all__ = ["PairWorkspace", "exchange_descent", "exchange_tabu", "row_maxima"]
+
+# a step at which nothing is tabu any more
+_FOREVER = 1 << 62
+
+
+def row_maxima(J: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Largest coupling of each variable within its group, shape (n,), in the precision of J."""
+    out = np.zeros(int(starts[-1]), J.dtype)
+    _row_maxima(J, starts, out)
+    return out
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _row_maxima(J, starts, out):  # type: ignore[no-untyped-def]
+    for g in range(starts.shape[0] - 1):
+        for i in range(starts[g], starts[g + 1]):
+            m = J[i, starts[g]]
+            for j in range(starts[g], starts[g + 1]):
+                m = max(m, J[i, j])
+            out[i] = m
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _best_pair(  # type: ignore[no-untyped-def]
+    J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, step, limit,
+):  # fmt: skip
+    """The best exchange below ``limit``: (delta, slot in pruned, j), or slot -1 without one.
+
+    ``leave``: h_j of the kept j that may leave, -inf elsewhere; ``tops``: its maximum a group.
+    Only i with ``free_at[i] <= step`` may enter.
+    """
+    low = h.dtype.type(limit)
+    slot = -1
+    block = 0
+    # the row of the lowest bound first: it often holds the best pair, and then prunes the others
+    lead = -1
+    least = h.dtype.type(np.inf)
+    for p in range(pruned.shape[0]):
+        i = pruned[p]
+        if free_at[i] <= step:
+            bound = h[i] - tops[pruned_group[p]] - maxima[i]
+            if bound < least:
+                least = bound
+                lead = p
+    if lead < 0 or not least < low:
+        return 0.0, -1, -1
+    for c in range(-1, pruned.shape[0]):
+        p = lead if c < 0 else c
+        i = pruned[p]
+        if free_at[i] > step or c == lead:
+            continue
+        g = pruned_group[p]
+        if not h[i] - tops[g] - maxima[i] < low:
+            continue
+        row = J[i]
+        need = h[i] - low  # only a leaver worth more than this helps
+        b = starts[g]
+        end = starts[g + 1]
+        while b < end:
+            m = need
+            for j in range(b, min(b + 32, end)):
+                m = max(m, leave[j] + row[j])
+            if m > need:
+                need = m
+                low = h[i] - m
+                slot = p
+                block = b
+            b += 32
+    if slot < 0:
+        return 0.0, -1, -1
+    i = pruned[slot]
+    out = -1
+    top = h.dtype.type(-np.inf)
+    for j in range(block, min(block + 32, starts[pruned_group[slot] + 1])):
+        if leave[j] + J[i, j] > top:
+            top = leave[j] + J[i, j]
+            out = j
+    return float(h[i]) - float(h[out]) - float(J[i, out]), slot, out
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, inline="always")
+def _leavers(h, mask, kept, kept_starts, free_at, step, leave, tops):  # type: ignore[no-untyped-def]
+    """Fill ``leave`` and ``tops`` for `_best_pair`; tabu variables stay put."""
+    for j in range(h.shape[0]):
+        leave[j] = (h[j] + mask[j]) if free_at[j] <= step else h.dtype.type(-np.inf)
+    for g in range(tops.shape[0]):
+        m = h.dtype.type(-np.inf)
+        for q in range(kept_starts[g], kept_starts[g + 1]):
+            m = max(m, leave[kept[q]])
+        tops[g] = m
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def exchange_descent(  # type: ignore[no-untyped-def]
+    J, a, h, x, mask, pruned, pruned_group, kept, kept_starts, starts, maxima, free_at, leave,
+    tops, counters, floats, best_x, steps, tolerance, target,
+):  # fmt: skip
+    """Steepest descent: the best exchange until none improves by more than ``tolerance``.
+
+    ``free_at`` must be all zero. Returns whether it stands in a local optimum.
+    """
+    current = floats[CURRENT]
+    done = False
+    for _ in range(steps):
+        _leavers(h, mask, kept, kept_starts, free_at, 0, leave, tops)
+        delta, slot, j = _best_pair(
+            J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, 0, -tolerance
+        )
+        if slot < 0 or not delta < -tolerance:
+            done = True
+            break
+        i = pruned[slot]
+        g = pruned_group[slot]
+        current += delta
+        swap(J, h, x, mask, i, j)
+        pruned[slot] = j
+        for q in range(kept_starts[g], kept_starts[g + 1]):
+            if kept[q] == j:
+                kept[q] = i
+                break
+        counters[STEP] += 1
+        counters[ACCEPTED] += 1
+        counters[SINCE_REFRESH] += 1
+        if current < floats[BEST]:
+            floats[BEST] = current
+            counters[BEST_STEP] = counters[STEP]
+            if current <= target:
+                break
+    floats[CURRENT] = current
+    if current <= floats[BEST]:
+        best_x[:] = x
+    return done
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def exchange_tabu(  # type: ignore[no-untyped-def]
+    J, a, h, x, mask, pruned, pruned_group, kept, kept_starts, starts, maxima, free_at, leave,
+    tops, rng, counters, floats, best_x, scratch, steps, tenure, spread, stall, weakest, strongest,
+    refresh, target, patience,
+):  # fmt: skip
+    """Exchange tabu search: the best exchange that is not tabu, or that beats the incumbent.
+
+    Both variables of an exchange are tabu for ``tenure`` plus up to ``spread - 1`` random steps.
+    After ``stall`` steps without a better energy in this run, ``weakest`` to ``strongest``
+    random exchanges of the incumbent begin a new run.
+    """
+    movers = pruned.shape[0]
+    step = counters[STEP]
+    last = step + steps
+    since = counters[SINCE_REFRESH]
+    current = floats[CURRENT]
+    best = floats[BEST]
+    run_best = floats[RUN_BEST]
+    while step < last:
+        if step - counters[RUN_STEP] >= stall:
+            # back to the incumbent, then away from it
+            for p in range(movers):
+                free_at[pruned[p]] = 0
+            for q in range(kept.shape[0]):
+                free_at[kept[q]] = 0
+            p = 0
+            q = 0
+            for g in range(starts.shape[0] - 1):
+                if kept_starts[g + 1] == kept_starts[g]:
+                    continue
+                for i in range(starts[g], starts[g + 1]):
+                    x[i] = best_x[i]
+                    if x[i]:
+                        kept[q] = i
+                        mask[i] = 0.0
+                        q += 1
+                    else:
+                        pruned[p] = i
+                        mask[i] = -np.inf
+                        p += 1
+            current = recompute(J, a, x, h, scratch)
+            for _ in range(weakest + below(rng, strongest - weakest + 1)):
+                p = below(rng, movers)
+                g = pruned_group[p]
+                q = kept_starts[g] + below(rng, kept_starts[g + 1] - kept_starts[g])
+                i = pruned[p]
+                j = kept[q]
+                current += float(h[i]) - float(h[j]) - float(J[i, j])
+                swap(J, h, x, mask, i, j)
+                pruned[p] = j
+                kept[q] = i
+            since = 0
+            run_best = current
+            counters[RUN_STEP] = step
+            counters[RESTARTS] += 1
+            if current < best:
+                best = current
+                best_x[:] = x
+                counters[BEST_STEP] = step
+        _leavers(h, mask, kept, kept_starts, free_at, step, leave, tops)
+        delta, slot, j = _best_pair(
+            J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, step, np.inf
+        )
+        if slot < 0 or not current + delta < best:
+            # aspiration: a tabu pair is taken if it beats the incumbent
+            _leavers(h, mask, kept, kept_starts, free_at, _FOREVER, leave, tops)
+            d2, s2, j2 = _best_pair(
+                J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, _FOREVER,
+                best - current,
+            )  # fmt: skip
+            if s2 >= 0 and current + d2 < best:
+                delta, slot, j = d2, s2, j2
+        if slot < 0:
+            # everything is tabu (few variables): let all of them go
+            for p in range(movers):
+                free_at[pruned[p]] = 0
+            for q in range(kept.shape[0]):
+                free_at[kept[q]] = 0
+            step += 1
+            continue
+        i = pruned[slot]
+        g = pruned_group[slot]
+        current += delta
+        swap(J, h, x, mask, i, j)
+        pruned[slot] = j
+        for q in range(kept_starts[g], kept_starts[g + 1]):
+            if kept[q] == j:
+                kept[q] = i
+                break
+        step += 1
+        counters[ACCEPTED] += 1
+        free_at[i] = step + tenure + below(rng, spread)
+        free_at[j] = step + tenure + below(rng, spread)
+        since += 1
+        if since >= refresh:
+            since = 0
+            current = recompute(J, a, x, h, scratch)
+        if current < run_best:
+            run_best = current
+            counters[RUN_STEP] = step
+            if current < best:
+                best = current
+                best_x[:] = x
+                counters[BEST_STEP] = step
+                if best <= target:
+                    break
+        if step - counters[BEST_STEP] >= patience:
+            break
+    counters[STEP] = step
+    counters[SINCE_REFRESH] = since
+    floats[CURRENT] = current
+    floats[BEST] = best
+    floats[RUN_BEST] = run_best
+
+
+class PairWorkspace:
+    """Buffers of `exchange_descent` and `exchange_tabu` for one instance."""
+
+    __slots__ = ("free_at", "leave", "maxima", "tops")
+
+    def __init__(self, inst: Instance) -> None:
+        self.maxima = row_maxima(inst.J, inst.starts)
+        self.free_at = np.zeros(inst.n, np.int64)
+        self.leave = np.zeros(inst.n, inst.J.dtype)
+        self.tops = np.zeros(len(inst.starts) - 1, inst.J.dtype)

@@ -1,0 +1,265 @@
+"""One face for the two kinds of search state, so that solvers say what to run and not how.
+
+`ExchangeSearch` (fixed cardinality) and `FlipSearch` (no constraint) hold a state, its generator
+and the incumbent, and turn chunks of kernel steps into offers to that incumbent.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base import Watch
+from .chunks import Incumbent, run_chunks
+from .exchange import (
+    ACCEPTED,
+    BEST,
+    BEST_STEP,
+    IN_SWEEP,
+    RESTARTS,
+    STEP,
+    TEMPERATURE,
+    ExchangeState,
+    heat_bath,
+    metropolis,
+    refresh_interval,
+)
+from .flips import FlipState, flip_descent, flip_metropolis, flip_tabu
+from .instance import Instance
+from .pairs import PairWorkspace, exchange_descent, exchange_tabu
+from .rng import gumbel_table, new_state
+from .start import Start, tolerance
+
+__all__ = ["ExchangeSearch", "FlipSearch", "Search", "search_at"]
+
+_NEVER = np.int64(1 << 62)
+
+
+class Search(ABC):
+    """A search state with its generator; every method can be cut short by the watch's limits."""
+
+    state: ExchangeState | FlipState
+
+    def __init__(
+        self, inst: Instance, rng: npt.NDArray[np.uint64], watch: Watch, incumbent: Incumbent
+    ) -> None:
+        self.inst = inst
+        self.rng = rng
+        self.watch = watch
+        self.incumbent = incumbent
+        limits = watch.limits
+        self.target = limits.target - inst.offset
+        self.patience = (
+            _NEVER if math.isinf(limits.no_improvement) else np.int64(limits.no_improvement)
+        )
+        self.refresh = np.int64(refresh_interval(inst.n))
+
+    @property
+    @abstractmethod
+    def sweep(self) -> int:
+        """Proposals in one sweep."""
+
+    @property
+    @abstractmethod
+    def scale(self) -> float:
+        """Scale of temperatures at the present assignment."""
+
+    @abstractmethod
+    def _descend(self, steps: int) -> None: ...
+
+    @abstractmethod
+    def _anneal(self, steps: int, ratio: float) -> None: ...
+
+    @abstractmethod
+    def _tabu(
+        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int
+    ) -> None: ...
+
+    def restart(self, x: npt.NDArray[np.int8]) -> None:
+        """Begin again at x (in the order of the kernels)."""
+        self.state.load(x)
+
+    def descend(self) -> str | None:
+        """Steepest descent from where the search stands, to a local optimum."""
+        return self._run(self._descend, math.inf)
+
+    def anneal(self, start: float, end: float, sweeps: int) -> str | None:
+        """Anneal from temperature ``start`` to ``end``, geometrically over ``sweeps``."""
+        self.state.floats[TEMPERATURE] = start
+        self.state.counters[IN_SWEEP] = 0
+        ratio = (end / start) ** (1.0 / max(1, sweeps - 1)) if start > 0 else 1.0
+        return self._run(lambda m: self._anneal(m, ratio), sweeps * self.sweep)
+
+    def tabu(
+        self,
+        steps: float,
+        *,
+        tenure: int,
+        spread: int,
+        stall: int,
+        weakest: int,
+        strongest: int,
+    ) -> str | None:
+        """Tabu search for that many steps; see the kernels for the parameters."""
+        return self._run(lambda m: self._tabu(m, tenure, spread, stall, weakest, strongest), steps)
+
+    def _run(self, kernel: Callable[[int], None], total: float) -> str | None:
+        watch, counters, floats = self.watch, self.state.counters, self.state.floats
+
+        def advance(steps: int) -> int:
+            before = int(counters[STEP])
+            accepted = int(counters[ACCEPTED])
+            restarts = int(counters[RESTARTS])
+            best = floats[BEST]
+            moves = watch.moves
+            kernel(steps)
+            done = int(counters[STEP]) - before
+            watch.accepted += int(counters[ACCEPTED]) - accepted
+            watch.restarts += int(counters[RESTARTS]) - restarts
+            if floats[BEST] < best:
+                # the kernel's energy has the drift of its fields: offer the true one, at the
+                # step that found it
+                watch.moves = moves + max(0, int(counters[BEST_STEP]) - before)
+                self.incumbent.offer(
+                    self.inst.outward(self.state.best_x), self.inst.energy(self.state.best_x)
+                )
+            watch.moves = moves + done
+            return done
+
+        return run_chunks(watch, self.incumbent, advance, total)
+
+
+class ExchangeSearch(Search):
+    """Search by exchanges at fixed cardinality."""
+
+    state: ExchangeState
+
+    def __init__(
+        self,
+        start: Start,
+        rng: npt.NDArray[np.uint64],
+        watch: Watch,
+        incumbent: Incumbent,
+        moves: Literal["heat-bath", "metropolis"] = "heat-bath",
+    ) -> None:
+        super().__init__(start.inst, rng, watch, incumbent)
+        self.state = ExchangeState.at(start.inst, start.x)
+        self.moves = moves
+        self._pairs: PairWorkspace | None = None
+        width = int(np.diff(start.inst.starts).max(initial=0))
+        self._gumbel = gumbel_table(
+            1 << max(5, (width - 1).bit_length()), start.inst.J.dtype == np.float64
+        )
+
+    @property
+    def pairs(self) -> PairWorkspace:
+        if self._pairs is None:
+            self._pairs = PairWorkspace(self.inst)
+        return self._pairs
+
+    @property
+    def sweep(self) -> int:
+        return len(self.state.pruned)
+
+    @property
+    def scale(self) -> float:
+        return self.state.exchange_scale
+
+    def _anneal(self, steps: int, ratio: float) -> None:
+        s, inst = self.state, self.inst
+        if self.moves == "heat-bath":
+            heat_bath(
+                inst.J, inst.a, s.h, s.x, s.mask, s.pruned, s.pruned_group, inst.starts,
+                self._gumbel, self.rng, s.counters, s.floats, s.best_x, s.scratch, steps,
+                self.sweep, ratio, self.refresh, self.target, self.patience,
+            )  # fmt: skip
+        else:
+            metropolis(
+                inst.J, inst.a, s.h, s.x, s.mask, s.pruned, s.pruned_group, s.kept,
+                s.kept_starts, self.rng, s.counters, s.floats, s.best_x, s.scratch, steps,
+                self.sweep, ratio, self.refresh, self.target, self.patience,
+            )  # fmt: skip
+
+    def _descend(self, steps: int) -> None:
+        s, inst, w = self.state, self.inst, self.pairs
+        w.free_at[:] = 0
+        exchange_descent(
+            inst.J, inst.a, s.h, s.x, s.mask, s.pruned, s.pruned_group, s.kept, s.kept_starts,
+            inst.starts, w.maxima, w.free_at, w.leave, w.tops, s.counters, s.floats, s.best_x,
+            steps, tolerance(inst, s.h), self.target,
+        )  # fmt: skip
+
+    def _tabu(
+        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int
+    ) -> None:
+        s, inst, w = self.state, self.inst, self.pairs
+        exchange_tabu(
+            inst.J, inst.a, s.h, s.x, s.mask, s.pruned, s.pruned_group, s.kept, s.kept_starts,
+            inst.starts, w.maxima, w.free_at, w.leave, w.tops, self.rng, s.counters, s.floats,
+            s.best_x, s.scratch, steps, tenure, spread, stall, weakest, strongest, self.refresh,
+            self.target, self.patience,
+        )  # fmt: skip
+
+
+class FlipSearch(Search):
+    """Search by flips, without constraints."""
+
+    state: FlipState
+
+    def __init__(
+        self, start: Start, rng: npt.NDArray[np.uint64], watch: Watch, incumbent: Incumbent
+    ) -> None:
+        super().__init__(start.inst, rng, watch, incumbent)
+        self.state = FlipState.at(start.inst, start.x)
+
+    @property
+    def sweep(self) -> int:
+        return self.inst.n
+
+    @property
+    def scale(self) -> float:
+        return self.state.scale
+
+    def _anneal(self, steps: int, ratio: float) -> None:
+        s, inst = self.state, self.inst
+        flip_metropolis(
+            inst.J, inst.a, s.h, s.x, s.sign, self.rng, s.counters, s.floats, s.best_x, s.scratch,
+            steps, ratio, self.refresh, self.target, self.patience,
+        )  # fmt: skip
+
+    def _descend(self, steps: int) -> None:
+        s, inst = self.state, self.inst
+        flip_descent(
+            inst.J, inst.a, s.h, s.x, s.sign, s.counters, s.floats, s.best_x, steps,
+            tolerance(inst, s.h), self.target,
+        )  # fmt: skip
+
+    def _tabu(
+        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int
+    ) -> None:
+        s, inst = self.state, self.inst
+        flip_tabu(
+            inst.J, inst.a, s.h, s.x, s.sign, s.free_at, self.rng, s.counters, s.floats, s.best_x,
+            s.scratch, steps, tenure, spread, stall, weakest, strongest, self.refresh,
+            self.target, self.patience,
+        )  # fmt: skip
+
+
+def search_at(
+    start: Start,
+    seed: np.random.SeedSequence,
+    watch: Watch,
+    incumbent: Incumbent,
+    moves: Literal["heat-bath", "metropolis"] = "heat-bath",
+) -> ExchangeSearch | FlipSearch | None:
+    """The search that fits a problem, or None where nothing can move."""
+    rng = new_state(seed)
+    if len(start.inst.k) == 0:
+        return FlipSearch(start, rng, watch, incumbent) if start.inst.n else None
+    search = ExchangeSearch(start, rng, watch, incumbent, moves)
+    return search if search.state.can_move else None

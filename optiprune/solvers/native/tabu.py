@@ -1,0 +1,99 @@
+"""Tabu search: exchanges at fixed cardinality, flips without constraints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optiprune.problems import QUBO, CardinalityQP
+
+from ..base import BaseSolver, Capabilities, Outcome, Watch
+from ..errors import SolverOptionError
+from .chunks import Incumbent
+from .instance import OutOfTime, Precision, check_precision
+from .search import search_at
+from .start import prepare
+
+__all__ = ["Tabu"]
+
+
+@dataclass(frozen=True)
+class Tabu(BaseSolver):
+    """Iterated tabu search with aspiration.
+
+    `CardinalityQP`: every step makes the best exchange (of all pairs of a group) whose two
+    variables did not move in the last few steps. `QUBO`: the best such flip. After ``stall`` steps
+    without progress the incumbent is perturbed at random and the search goes on from there.
+
+    Source: Glover, "Tabu search", ORSA J. Computing 1 (1989); Palubeckis, "Iterated tabu search
+    for the unconstrained binary quadratic optimization problem", Informatica 17 (2006).
+
+    Attributes
+    ----------
+    iterations : steps in all; None chooses by size, 0 goes on until a stop criterion is met
+    tenure : steps for which a moved variable stays put; None: 3 for exchanges (10 and more
+        collapses), n / 100 + 1 for flips
+    spread : up to spread - 1 random steps are added to it; None: 4 for exchanges, 10 for flips
+    stall : steps without a better energy before a perturbation; None chooses by size
+    precision : "auto", "float32" or "float64", of the fields inside
+    """
+
+    iterations: int | None = None
+    tenure: int | None = None
+    spread: int | None = None
+    stall: int | None = None
+    precision: Precision = "auto"
+
+    name: ClassVar[str] = "tabu"
+    capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP}))
+
+    def __post_init__(self) -> None:
+        for key, least in (("iterations", 0), ("tenure", 0), ("spread", 1), ("stall", 1)):
+            v = getattr(self, key)
+            if v is not None and v < least:
+                raise SolverOptionError(f"{key} must be >= {least} (or None), got {v}")
+        check_precision(self.precision)
+
+    def _solve(
+        self,
+        problem: Any,
+        x0: npt.NDArray[np.int8] | None,
+        seed: np.random.SeedSequence,
+        watch: Watch,
+    ) -> Outcome:
+        if self.iterations == 0 and watch.limits.unlimited:
+            raise SolverOptionError("iterations=0 runs until a stop criterion is met; give one")
+        incumbent = Incumbent(problem, watch)
+        reason: str | None = None
+        try:
+            start = prepare(problem, x0, watch, incumbent, self.precision)
+            reason = incumbent.reason_to_stop()
+            search = None if reason else search_at(start, seed, watch, incumbent)
+            if search is not None:
+                exchanges = isinstance(problem, CardinalityQP)
+                n = problem.n
+                # few movers: a tenure as long as the list would make everything tabu
+                movers = min(search.sweep, n - search.sweep) if exchanges else n
+                tenure = 3 if exchanges else n // 100 + 1
+                tenure = tenure if self.tenure is None else self.tenure
+                spread = self.spread or (4 if exchanges else 10)
+                steps = 100 * n + 2000 if self.iterations is None else self.iterations
+                reason = search.tabu(
+                    steps or math.inf,
+                    tenure=min(tenure, max(0, movers // 4)),
+                    spread=min(spread, max(1, movers // 4)),
+                    stall=self.stall or (max(100, 2 * n) if exchanges else max(500, 10 * n)),
+                    weakest=2 if exchanges else min(n, 10),
+                    strongest=max(3, movers // 4) if exchanges else max(min(n, 10), n // 8),
+                )
+        except OutOfTime:
+            reason = "time"
+        except KeyboardInterrupt:
+            if incumbent.x is None:
+                raise
+            reason = "interrupted"
+        return incumbent.outcome(reason or "completed")
