@@ -1,0 +1,361 @@
+"""Objective 1: prune layer by layer so that each layer's outputs on calibration data stay.
+
+Layers are decided in the order in which they run. With ``curvature.inputs = "pruned"`` each layer
+sees the inputs that the pruned layers before it produce and aims at the dense model's outputs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from optiprune.config import Config, parse_pattern
+from optiprune.curvature.capture import forward_order
+from optiprune.curvature.data import CalibrationSet
+from optiprune.curvature.gram import LayerGram, collect_grams
+from optiprune.curvature.layers import LayerError, PrunableLayer
+from optiprune.refit import refit_rows
+from optiprune.solvers import Solver, Stop, TimeLimit, UnsupportedProblemError
+
+from .errors import StepFailedError
+from .reconstruction_result import LayerReport, ReconstructionResult, RowBlockRecord
+from .row_search import check_pattern_mask
+from .row_solving import RowAnswer, RowTask, solve_rows
+
+__all__ = ["LayerReport", "ReconstructionResult", "RowBlockRecord", "reconstruct"]
+
+Bools = npt.NDArray[np.bool_]
+Progress = Callable[[str, int, int], None]
+"""(layer name, rows decided in this round, rows)"""
+
+_BLOCK = 64
+# changes below this share of a row's output energy are rounding
+_ROUNDING = 1e-12
+
+
+def reconstruct(
+    model: nn.Module,
+    layers: Sequence[PrunableLayer],
+    masks: Mapping[str, Tensor],
+    train: CalibrationSet,
+    holdout: CalibrationSet | None,
+    config: Config,
+    solver: Solver,
+    seed: np.random.SeedSequence,
+    progress: Progress | None = None,
+    *,
+    dense: Mapping[str, Tensor] | None = None,
+) -> ReconstructionResult:
+    """Choose masks (and values) that keep every layer's output, starting from given masks.
+
+    Every row keeps as many weights as its first mask does (every group of M, with a pattern). A
+    row's new mask stays if it lowers the error on ``train`` and does not raise it on ``holdout`` by
+    more than ``config.accept.tolerance``; the same holds for its refit.
+
+    Parameters
+    ----------
+    masks : parameter name -> bool tensor in the parameter's shape, for every layer
+    holdout : samples that judge; None accepts on ``train`` alone
+    solver : takes `CardinalityQP`; ``config.solver["time_limit"]`` holds for each problem
+    seed : children are derived by layer, sweep and row, so that the outcome does not depend on
+        ``config.workers``
+    progress : called as rows are solved
+    dense : weights to restore and to imitate, in place of the model's own
+
+    The model is not changed.
+
+    Raises
+    ------
+    CalibrationError
+        From the calibration data, see `collect_grams`.
+    LayerError
+        A mask that is missing or has another shape; a pattern that does not fit.
+    StepFailedError
+        The solver raised, or returned something that is not a solution; ``partial`` holds a
+        `ReconstructionResult` up to the round before: first masks for layers not reached, values
+        and reports for layers that were finished.
+    UnsupportedProblemError
+        The solver does not take `CardinalityQP`.
+    """
+    run = _Run(model, layers, masks, train, holdout, config, solver, seed, progress, dense)
+    return run.all_layers()
+
+
+class _Run:
+    """The state of one call of `reconstruct`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[PrunableLayer],
+        masks: Mapping[str, Tensor],
+        train: CalibrationSet,
+        holdout: CalibrationSet | None,
+        config: Config,
+        solver: Solver,
+        seed: np.random.SeedSequence,
+        progress: Progress | None,
+        dense: Mapping[str, Tensor] | None,
+    ) -> None:
+        self.model, self.train, self.holdout = model, train, holdout
+        self.config, self.solver, self.seed, self.progress = config, solver, seed, progress
+        self.pattern = parse_pattern(config.prune.pattern)
+        limit = config.solver.get("time_limit")
+        self.stop: Stop | None = None if limit is None else TimeLimit(float(limit))
+        own = dict(model.named_parameters())
+        self.dense = {
+            layer.parameter: (dense or own).get(layer.parameter, own[layer.parameter]).detach()
+            for layer in layers
+        }
+        first = {layer.parameter: _checked_mask(layer, masks) for layer in layers}
+        for layer in layers:
+            rows = first[layer.parameter].reshape(layer.rows, layer.cols)
+            check_pattern_mask(layer, rows.cpu().numpy(), self.pattern)
+        self.order = forward_order(model, layers, self.dense, train)
+        self.weights = dict(self.dense)  # of the pruned model, layer by layer
+        self.result = ReconstructionResult(first, {} if config.prune.refit else None)
+
+    def all_layers(self) -> ReconstructionResult:
+        shared: list[dict[str, LayerGram]] | None = None
+        if self.config.curvature.inputs == "dense":
+            start = time.perf_counter()
+            shared = [self._grams(data, self.order, None) for data in self._sets()]
+            each = (time.perf_counter() - start) / len(self.order)
+        for number, layer in enumerate(self.order):
+            if shared is None:
+                start = time.perf_counter()
+                pruned = self.weights if number else None
+                grams = [self._grams(d, [layer], pruned)[layer.name] for d in self._sets()]
+                each = time.perf_counter() - start
+            else:
+                grams = [g.pop(layer.name) for g in shared]
+            self._layer(number, layer, grams[0], grams[1] if len(grams) > 1 else None, each)
+        return self.result
+
+    def _sets(self) -> list[CalibrationSet]:
+        return [self.train] if self.holdout is None else [self.train, self.holdout]
+
+    def _grams(
+        self,
+        data: CalibrationSet,
+        layers: Sequence[PrunableLayer],
+        pruned: Mapping[str, Tensor] | None,
+    ) -> dict[str, LayerGram]:
+        chunk = self.config.curvature.chunk
+        return collect_grams(self.model, layers, self.dense, pruned, data, chunk)
+
+    def _layer(
+        self,
+        number: int,
+        layer: PrunableLayer,
+        gram: LayerGram,
+        held: LayerGram | None,
+        gram_s: float,
+    ) -> None:
+        start = time.perf_counter()
+        shape = (layer.rows, layer.cols)
+        weight = self.dense[layer.parameter]
+        w = weight.to(torch.float64).reshape(shape)
+        first = self.result.masks[layer.parameter].reshape(shape)
+        mask = self._search(number, layer, gram, held, w)
+        search_s = time.perf_counter() - start
+        start = time.perf_counter()
+        masked = torch.where(mask, w, 0.0)
+        values, failed, damped, rejected = masked, 0, 0, 0
+        if self.config.prune.refit:
+            fit = refit_rows(
+                gram.H,
+                gram.cross(w),
+                gram.target_energy(w),
+                mask,
+                masked,
+                self.config.refit.damping,
+            )
+            values = fit.values
+            if held is not None:
+                rise = held.error(values, w) - held.error(masked, w)
+                undo = rise > self.config.accept.tolerance + _ROUNDING * held.target_energy(w)
+                values = torch.where(undo[:, None], masked, values)
+                rejected = int(undo.sum())
+            failed, damped = int(fit.failed.sum()), int(fit.raised.sum())
+        refit_s = time.perf_counter() - start
+        final = values.reshape(layer.shape).to(weight.dtype)
+        self.weights[layer.parameter] = final
+        if self.result.values is not None:
+            self.result.values[layer.parameter] = final
+
+        def error(g: LayerGram | None, rows: Tensor) -> float | None:
+            return None if g is None else float(g.error(rows, w).sum())
+
+        before = torch.where(first, w, 0.0)
+        refit = self.config.prune.refit
+        self.result.layers.append(
+            LayerReport(
+                layer=layer.name,
+                parameter=layer.parameter,
+                rows=layer.rows,
+                cols=layer.cols,
+                density=float(mask.double().mean()),
+                changed=int((mask != first).sum()),
+                target=float(gram.target_energy(w).sum()),
+                initial=float(gram.error(before, w).sum()),
+                masked=float(gram.error(masked, w).sum()),
+                refitted=error(gram, values) if refit else None,
+                holdout_initial=error(held, before),
+                holdout_masked=error(held, masked),
+                holdout_refitted=error(held, values) if refit else None,
+                refit_failed=failed,
+                refit_damped=damped,
+                refit_rejected=rejected,
+                gram_s=gram_s,
+                search_s=search_s,
+                refit_s=refit_s,
+            )
+        )
+        self.result.masks[layer.parameter] = mask.reshape(layer.shape)
+
+    def _search(
+        self,
+        number: int,
+        layer: PrunableLayer,
+        gram: LayerGram,
+        held: LayerGram | None,
+        w: Tensor,
+    ) -> Tensor:
+        """The chosen mask, (rows, cols); rounds that are over are in the result as they end."""
+        first = self.result.masks[layer.parameter]
+        mask = first.reshape(w.shape).cpu().numpy().copy()
+        options = self.config.batches
+        task = RowTask(
+            H=gram.H.to(torch.float32).cpu().numpy(),
+            b=gram.cross(w).cpu().numpy(),
+            w=w.cpu().numpy(),
+            pattern=self.pattern,
+            options=options,
+            solver=self.solver,
+            stop=self.stop,
+        )
+        rounds = -(-layer.cols // options.size)
+        for sweep in range(options.sweeps):
+            visited = np.zeros_like(mask)
+            changed = 0
+            for turn in range(rounds):
+                answers = self._solve(task, mask, visited, number, layer, sweep, turn)
+                changed += self._accept(answers, mask, visited, gram, held, w, layer, sweep, turn)
+                done = torch.from_numpy(mask.copy()).reshape(layer.shape)
+                self.result.masks[layer.parameter] = done.to(first.device)
+            if not changed:
+                break
+        return self.result.masks[layer.parameter].reshape(w.shape)
+
+    def _solve(
+        self,
+        task: RowTask,
+        mask: Bools,
+        visited: Bools,
+        number: int,
+        layer: PrunableLayer,
+        sweep: int,
+        turn: int,
+    ) -> list[RowAnswer | None]:
+        key = (*self.seed.spawn_key, number, sweep, turn)
+
+        def seeds(row: int) -> np.random.SeedSequence:
+            return np.random.SeedSequence(entropy=self.seed.entropy, spawn_key=(*key, row))
+
+        answers: list[RowAnswer | None] = []
+        solved = solve_rows(task, mask, visited, seeds, self.config.workers)
+        while len(answers) < layer.rows:
+            try:
+                answers.append(next(solved))
+            except UnsupportedProblemError:
+                raise  # a wrong choice of solver, and nothing was done yet
+            except Exception as e:
+                raise StepFailedError(
+                    f"layer '{layer.name}', row {len(answers)}, sweep {sweep}: solver "
+                    f"'{self.solver.name}' failed: {type(e).__name__}: {e}",
+                    self.result,
+                ) from e
+            done = len(answers)
+            if self.progress is not None and (done % _BLOCK == 0 or done == layer.rows):
+                self.progress(layer.name, done, layer.rows)
+        return answers
+
+    def _accept(
+        self,
+        answers: Sequence[RowAnswer | None],
+        mask: Bools,
+        visited: Bools,
+        gram: LayerGram,
+        held: LayerGram | None,
+        w: Tensor,
+        layer: PrunableLayer,
+        sweep: int,
+        turn: int,
+    ) -> int:
+        """Measure the answers, write the good ones to ``mask``, record; rows that changed."""
+        proposed = mask.copy()
+        for a in answers:
+            if a is not None:
+                proposed[a.row] = a.mask
+                visited[a.row, a.index] = True
+        differs = (proposed != mask).any(1)
+
+        def change(g: LayerGram) -> npt.NDArray[np.float64]:
+            new, old = (
+                torch.where(torch.from_numpy(m).to(w.device), w, 0.0) for m in (proposed, mask)
+            )
+            return (g.error(new, w) - g.error(old, w)).cpu().numpy()
+
+        on_train = change(gram)
+        floor = _ROUNDING * gram.target_energy(w).cpu().numpy()
+        good = differs & (on_train < -floor)
+        on_holdout = None if held is None else change(held)
+        if on_holdout is not None:
+            good &= on_holdout <= self.config.accept.tolerance
+        flips = (proposed != mask).sum(1)
+        mask[good] = proposed[good]
+        for at in range(0, layer.rows, _BLOCK):
+            rows = slice(at, min(at + _BLOCK, layer.rows))
+            group = [a for a in answers[rows] if a is not None]
+            d, g = differs[rows], good[rows]
+            h = None if on_holdout is None else on_holdout[rows]
+            self.result.records.append(
+                RowBlockRecord(
+                    layer=layer.name,
+                    first_row=rows.start,
+                    last_row=rows.stop,
+                    sweep=sweep,
+                    round=turn,
+                    size=sum(a.index.size for a in group),
+                    kept=sum(int(a.mask[a.index].sum()) for a in group),
+                    rows_changed=int(d.sum()),
+                    rows_accepted=int(g.sum()),
+                    changed=int(flips[rows][g].sum()),
+                    predicted=float(sum(a.predicted for a in group if differs[a.row])),
+                    train=float(on_train[rows][d].sum()),
+                    holdout=None if h is None else float(h[d].sum()),
+                    accepted_train=float(on_train[rows][g].sum()),
+                    accepted_holdout=None if h is None else float(h[g].sum()),
+                    solver=group[0].solver if group else self.solver.name,
+                    solve_s=float(sum(a.seconds for a in group)),
+                )
+            )
+        return int(good.sum())
+
+
+def _checked_mask(layer: PrunableLayer, masks: Mapping[str, Tensor]) -> Tensor:
+    mask = masks.get(layer.parameter)
+    if mask is None:
+        raise LayerError(f"no first mask for '{layer.parameter}'")
+    if tuple(mask.shape) != layer.shape or mask.dtype != torch.bool:
+        raise LayerError(
+            f"the mask of '{layer.parameter}' must be bool of shape {layer.shape}, got "
+            f"{mask.dtype} of {tuple(mask.shape)}"
+        )
+    return mask.detach().clone()

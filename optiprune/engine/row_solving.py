@@ -1,0 +1,113 @@
+"""Solve the rows of a layer side by side, each problem built only when its turn comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from optiprune.config import BatchOptions
+from optiprune.solvers import Solver, Stop, check_solution
+
+from .row_search import flip_costs, row_batch, row_problem
+
+__all__ = ["RowAnswer", "RowTask", "solve_rows"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowAnswer:
+    """A row's proposed mask (cols,), the batch it chose from, and the change of error promised."""
+
+    row: int
+    mask: npt.NDArray[np.bool_]
+    index: npt.NDArray[np.int64]
+    predicted: float
+    solver: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowTask:
+    """What the rows of a layer share.
+
+    Attributes
+    ----------
+    H : (groups, cols, cols) float32, Gram matrices: the problem's couplings need no more, since
+        every answer is measured again in float64 before it is accepted
+    b, w : (rows, cols) float64, targets Cŵ and restored weights
+    pattern : (N, M) or None
+    """
+
+    H: npt.NDArray[np.float32]
+    b: npt.NDArray[np.float64]
+    w: npt.NDArray[np.float64]
+    pattern: tuple[int, int] | None
+    options: BatchOptions
+    solver: Solver
+    stop: Stop | None
+
+    def solve(
+        self,
+        row: int,
+        mask: npt.NDArray[np.bool_],
+        visited: npt.NDArray[np.bool_],
+        seed: np.random.SeedSequence,
+    ) -> RowAnswer | None:
+        """The solver's answer for one row, recomputed; None where there is nothing to choose.
+
+        ``mask`` and ``visited`` are (cols,).
+        """
+        start = time.perf_counter()
+        if mask.all() or not mask.any():
+            return None
+        H = self.H[row * self.H.shape[0] // self.w.shape[0]]
+        b, w = self.b[row], self.w[row]
+        index = np.arange(mask.size)
+        if mask.size > self.options.size:
+            draw, seed = seed.spawn(2)
+            cost = flip_costs(H, b, w, mask)
+            rng = np.random.default_rng(draw)
+            index = row_batch(cost, mask, visited, self.options, self.pattern, rng)
+            if index.size == 0:
+                return None
+        problem = row_problem(H, b, w, mask, index, self.pattern)
+        x0 = mask[index].astype(np.int8)
+        solution = self.solver.solve(problem, x0=x0, seed=seed, stop=self.stop)
+        predicted = check_solution(problem, solution)
+        assert solution.x is not None
+        proposed = mask.copy()
+        proposed[index] = solution.x.astype(bool)
+        spent = time.perf_counter() - start
+        return RowAnswer(row, proposed, index, predicted, solution.stats.solver, spent)
+
+
+def solve_rows(
+    task: RowTask,
+    masks: npt.NDArray[np.bool_],
+    visited: npt.NDArray[np.bool_],
+    seeds: Callable[[int], np.random.SeedSequence],
+    workers: int,
+) -> Iterator[RowAnswer | None]:
+    """Answers of all rows in order, at most ``workers`` problems in memory at a time.
+
+    ``masks`` and ``visited`` are (rows, cols) and must not change meanwhile; ``seeds`` gives each
+    row a seed of its own, so that the answers do not depend on ``workers``. The first exception
+    of a row is raised; rows that have not begun are dropped.
+    """
+
+    def one(row: int) -> RowAnswer | None:
+        return task.solve(row, masks[row], visited[row], seeds(row))
+
+    rows: Sequence[int] = range(masks.shape[0])
+    if workers == 1:
+        yield from map(one, rows)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(one, rows)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
