@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -29,7 +30,7 @@ class Outputs:
 
     Parameters
     ----------
-    folder : made if it is missing
+    folder : made by `begin` if it is missing
     force : whether results that lie there may be replaced
 
     Raises
@@ -57,10 +58,17 @@ class Outputs:
                 f"{folder} holds results already ({', '.join(there)}); choose another folder with "
                 "--out, or replace them with --force"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in there:
-            # results of another run must not be taken for ours if this one ends early
-            (folder / name).unlink()
+        self._old = there
+
+    def begin(self) -> None:
+        """Make the folder and remove the results that are to be replaced.
+
+        Called when nothing but the search itself can fail any more. Results of another run must not
+        be taken for ours if this one ends early.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in self._old:
+            (self.folder / name).unlink(missing_ok=True)
 
     def open_history(self) -> TextIO:
         """The history file while the run goes on: what is in it survives a crash."""
@@ -87,6 +95,8 @@ class Outputs:
         path = self.folder / self._names["model"]
         part = path.with_name(path.name + ".part")
         save_model(model, str(part))  # knows tied weights
+        # safetensors makes its files readable by their owner alone; ours are as any other here
+        shutil.copymode(self.folder / self._names["history"], part)
         os.replace(part, path)
 
     def _write(self, name: str, text: str) -> None:

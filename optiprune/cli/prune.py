@@ -63,11 +63,13 @@ def prune_command(
 def _run(inputs: RunInputs, outputs: Outputs, file: str) -> bool:
     """Prune and write; False if a step failed and only what was reached before is on disk."""
     from optiprune.api import optimize_masks
-    from optiprune.engine import StepFailedError
+    from optiprune.engine.errors import StepFailedError
 
     run = inputs.run
     model = inputs.model()
     before = inputs.evaluate(model)
+    calibration, holdout = inputs.calibration(), inputs.holdout()
+    outputs.begin()
     outputs.write_config(run)
     started = time.perf_counter()
     failure = ""
@@ -80,8 +82,8 @@ def _run(inputs: RunInputs, outputs: Outputs, file: str) -> bool:
         try:
             result = optimize_masks(
                 model,
-                inputs.calibration(),
-                holdout=inputs.holdout(),
+                calibration,
+                holdout=holdout,
                 config=run.engine_config(),
                 callback=record,
             )
@@ -93,7 +95,7 @@ def _run(inputs: RunInputs, outputs: Outputs, file: str) -> bool:
     seconds = time.perf_counter() - started
     after = inputs.evaluate(model)
     outputs.write_history(result.history)
-    outputs.write_masks(result.masks)
+    outputs.write_masks(result.masks, config=run.engine_config())
     outputs.write_model(model)
     summary = {
         "optiprune": __version__,
@@ -121,14 +123,23 @@ def _print(
     outputs: Outputs,
 ) -> None:
     table = Table("", "dense", "pruned", title="Result", title_justify="left")
-    table.add_row("density", "1", f"{result.masks.density:.4f}")
+    table.add_row("density", "1", f"{result.density:.4f}")
     for name in sorted({*(before or {}), *(after or {})}):
         table.add_row(escape(name), _number(before, name), _number(after, name))
+    layers = Table("layer", "kept", "of", "density", title="Layers", title_justify="left")
+    for layer in result.report.layers:
+        cells = (str(layer.kept), str(layer.total), f"{layer.density:.4f}")
+        layers.add_row(escape(layer.name), *cells)
     console = output()
+    console.print(layers)
     console.print(table)
-    steps = len(result.history)
-    accepted = sum(r.accepted for r in result.history)
-    console.print(f"{steps} steps, {accepted} accepted, {seconds:.1f} s, seed {run.seed}")
+    report = result.report
+    console.print(
+        f"{report.steps} steps, {report.accepted} accepted, solver {report.solver}, "
+        f"{seconds:.1f} s, seed {run.seed}"
+    )
+    for note in report.notes:
+        console.print(f"note: {escape(note)}", soft_wrap=True)
     console.print(f"results in {escape(str(outputs.folder))}", soft_wrap=True)
 
 

@@ -1,0 +1,249 @@
+"""`optiprune prune`: a run from a file, what it writes, and what it refuses before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from typer.testing import CliRunner, Result
+
+from optiprune.cli import app
+from optiprune.cli.run_config import load_run_config
+from optiprune.masks import MaskSet
+
+USER_CODE = """
+import torch
+from torch import nn
+from neighbour import SCALE
+
+calls = []
+
+def load():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(96, 12, generator=generator) * SCALE
+    return [(x[i : i + 32], x[i : i + 32, :4].argmax(1)) for i in range(0, 96, 32)]
+
+def evaluate(model):
+    calls.append(sum(int((p != 0).sum()) for p in model.parameters()))
+    return {"nonzero": calls[-1]}
+
+def needs_an_argument(x): ...
+def no_iterable(): return 3
+def no_module(): return [1]
+def broken(): raise RuntimeError("out of coffee")
+def no_table(model): return 0.97
+not_callable = 3
+"""
+
+CONFIG = """
+seed = 5
+[model]
+factory = "user.py:load"
+[data]
+calibration = "user.py:batches"
+evaluate = "user.py:evaluate"
+[output]
+dir = "results"
+[prune]
+sparsity = 0.5
+objective = "global"
+refit = false
+[batches]
+size = 48
+steps = 4
+[curvature]
+samples = 64
+[solver]
+name = "greedy"
+"""
+
+FILES = {
+    "config.toml",
+    "history.jsonl",
+    "masks.safetensors",
+    "model.safetensors",
+    "summary.json",
+}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "user.py").write_text(USER_CODE)
+    (tmp_path / "neighbour.py").write_text("SCALE = 2.0\n")
+    (tmp_path / "run.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def change(folder: Path, old: str, new: str) -> Path:
+    path = folder / "run.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_a_run_from_a_file(folder: Path) -> None:
+    result = run("prune", folder / "run.toml")
+    assert result.exit_code == 0, result.output + result.stderr
+    out = folder / "results"
+    assert {p.name for p in out.iterdir()} == FILES
+
+    # 12 * 16 + 16 * 4 = 256 weights, half of them kept, and 20 biases
+    weights = load_file(out / "model.safetensors")
+    nonzero = sum(int(weights[n].count_nonzero()) for n in ("0.weight", "2.weight"))
+    assert nonzero == 128
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["failed"] is None
+    assert summary["dense"] == {"nonzero": 256 + 20}
+    assert summary["pruned"] == {"nonzero": 128 + 20}
+    assert summary["report"]["density"] == pytest.approx(0.5)
+
+    # the masks on the dense model give the pruned one again
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
+    masks = MaskSet.load(out / "masks.safetensors", dense)
+    masks.apply(dense)
+    for name, value in dense.state_dict().items():
+        assert torch.equal(value, weights[name])
+
+    steps = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert [s["step"] for s in steps] == list(range(len(steps)))
+    assert 0 < len(steps) <= 4
+    assert all(s["solver"] == "greedy" for s in steps)
+
+
+def test_the_config_written_runs_again_to_the_same_masks(folder: Path) -> None:
+    assert run("prune", folder / "run.toml").exit_code == 0
+    written = folder / "results" / "config.toml"
+    assert load_run_config(written).engine_config() == (
+        load_run_config(folder / "run.toml").engine_config()
+    )
+    again = run("prune", written, "--out", folder / "again")
+    assert again.exit_code == 0, again.stderr
+    first = load_file(folder / "results" / "model.safetensors")
+    second = load_file(folder / "again" / "model.safetensors")
+    assert all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_options_in_place_of_the_file(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--sparsity", 0.75, "--seed", 9, "--solver", "tabu", "--out", tmp_path / "other"]
+    result = run("prune", folder / "run.toml", *arguments)
+    assert result.exit_code == 0, result.output + result.stderr
+    used = load_run_config(tmp_path / "other" / "config.toml")
+    assert (used.prune.sparsity, used.seed, used.solver) == (0.75, 9, {"name": "tabu"})
+    weights = load_file(tmp_path / "other" / "model.safetensors")
+    assert sum(int(weights[n].count_nonzero()) for n in ("0.weight", "2.weight")) == 64
+    assert not (folder / "results").exists()
+
+
+def test_results_are_not_overwritten_without_force(folder: Path) -> None:
+    out = folder / "results"
+    out.mkdir()
+    (out / "masks.safetensors").write_text("precious")
+    refused = run("prune", folder / "run.toml")
+    assert refused.exit_code == 2
+    assert "holds results already (masks.safetensors)" in refused.stderr
+    assert (out / "masks.safetensors").read_text() == "precious"
+    assert run("prune", folder / "run.toml", "--force").exit_code == 0
+    assert {p.name for p in out.iterdir()} == FILES
+
+
+def test_weights_are_loaded(folder: Path) -> None:
+    torch.manual_seed(3)
+    trained = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
+    save_file(trained.state_dict(), folder / "trained.safetensors")
+    path = change(folder, "[data]", 'weights = "trained.safetensors"\n[data]')
+    assert run("prune", path).exit_code == 0
+    pruned = load_file(folder / "results" / "model.safetensors")["0.weight"]
+    kept = pruned != 0
+    assert torch.equal(pruned[kept], trained[0].weight.detach()[kept])
+
+
+def test_model_file_only_if_asked_for(folder: Path) -> None:
+    path = change(folder, "[prune]", "save_model = false\n[prune]")
+    assert run("prune", path).exit_code == 0
+    assert {p.name for p in (folder / "results").iterdir()} == FILES - {"model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("user.py:load", "absent.py:load", "there is no file"),
+        ("user.py:load", "user.py:laod", "its functions: batches, broken, evaluate, load"),
+        ("user.py:load", "user.py:not_callable", "must be callable, got a int"),
+        ("user.py:load", "user.py:needs_an_argument", "is called with no arguments"),
+        ("user.py:load", "user.py:broken", "raised RuntimeError: out of coffee"),
+        ("user.py:load", "user.py:no_module", "must return a torch.nn.Module, got a list"),
+        ("user.py:load", "no_such_module_anywhere:load", "ModuleNotFoundError"),
+        ("user.py:batches", "user.py:no_iterable", "must return an iterable of batches"),
+        ("user.py:evaluate", "user.py:batches", "is called with the model"),
+        ("user.py:evaluate", "user.py:no_table", "must return a table of numbers"),
+        ("[data]", 'weights = "absent.safetensors"\n[data]', "model.weights: there is no file"),
+        ("[data]", 'weights = "user.py"\n[data]', "model.weights"),
+        ('name = "greedy"', 'name = "gredy"', "did you mean 'greedy'?"),
+        ("sparsity = 0.5", "sparsity = 1.0", "prune.sparsity"),
+        ('dir = "results"', 'dir = "user.py"', "is a file"),
+        ('dir = "results"', 'dir = "results"\nmasks = "summary.json"', "'summary.json' twice"),
+    ],
+)
+def test_bad_input_is_one_message(folder: Path, old: str, new: str, complaint: str) -> None:
+    result = run("prune", change(folder, old, new))
+    assert result.exit_code == 2, result.output + result.stderr
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+    # nothing that could be taken for a result
+    assert not (folder / "results").exists()
+
+
+def test_force_keeps_old_results_while_the_input_is_bad(folder: Path) -> None:
+    (folder / "results").mkdir()
+    (folder / "results" / "summary.json").write_text("precious")
+    result = run("prune", change(folder, "user.py:load", "user.py:broken"), "--force")
+    assert result.exit_code == 2
+    assert (folder / "results" / "summary.json").read_text() == "precious"
+
+
+def test_an_import_that_fails_names_the_error(folder: Path) -> None:
+    (folder / "user.py").write_text("import torch\nraise KeyError('no licence')\n")
+    result = run("prune", folder / "run.toml")
+    assert result.exit_code == 2
+    assert "user.py' failed with KeyError: 'no licence'" in result.stderr
+
+
+def test_a_solver_that_breaks_leaves_what_was_reached(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optiprune.solvers.native.greedy import Greedy
+
+    original = Greedy._solve
+    calls = []
+
+    def breaks_at_the_second(self: Greedy, *arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("licence server unreachable")
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Greedy, "_solve", breaks_at_the_second)
+    result = run("prune", folder / "run.toml")
+    assert result.exit_code == 1, result.output + result.stderr
+    assert "licence server unreachable" in result.stderr
+    out = folder / "results"
+    assert {p.name for p in out.iterdir()} == FILES
+    summary = json.loads((out / "summary.json").read_text())
+    assert "licence server unreachable" in summary["failed"]
+    assert len((out / "history.jsonl").read_text().splitlines()) == 1
+    weights = load_file(out / "model.safetensors")
+    assert sum(int(weights[n].count_nonzero()) for n in ("0.weight", "2.weight")) == 128
