@@ -30,8 +30,7 @@ from .row_solving import RowAnswer, RowTask, solve_rows
 __all__ = ["LayerReport", "ReconstructionResult", "RowBlockRecord", "reconstruct"]
 
 Bools = npt.NDArray[np.bool_]
-Progress = Callable[[str, int, int], None]
-"""(layer name, rows decided in this round, rows)"""
+Progress = Callable[[RowBlockRecord], None]
 
 _BLOCK = 64
 # changes below this share of a row's output energy are rounding
@@ -64,7 +63,7 @@ def reconstruct(
     solver : takes `CardinalityQP`; ``config.solver["time_limit"]`` holds for each problem
     seed : children are derived by layer, sweep and row, so that the outcome does not depend on
         ``config.workers``
-    progress : called as rows are solved
+    progress : called with the record of every block of rows, once a round over the layer is judged
     dense : weights to restore and to imitate, in place of the model's own
 
     The model is not changed.
@@ -281,9 +280,6 @@ class _Run:
                     f"'{self.solver.name}' failed: {type(e).__name__}: {e}",
                     self.result,
                 ) from e
-            done = len(answers)
-            if self.progress is not None and (done % _BLOCK == 0 or done == layer.rows):
-                self.progress(layer.name, done, layer.rows)
         return answers
 
     def _accept(
@@ -325,27 +321,28 @@ class _Run:
             group = [a for a in answers[rows] if a is not None]
             d, g = differs[rows], good[rows]
             h = None if on_holdout is None else on_holdout[rows]
-            self.result.records.append(
-                RowBlockRecord(
-                    layer=layer.name,
-                    first_row=rows.start,
-                    last_row=rows.stop,
-                    sweep=sweep,
-                    round=turn,
-                    size=sum(a.index.size for a in group),
-                    kept=sum(int(a.mask[a.index].sum()) for a in group),
-                    rows_changed=int(d.sum()),
-                    rows_accepted=int(g.sum()),
-                    changed=int(flips[rows][g].sum()),
-                    predicted=float(sum(a.predicted for a in group if differs[a.row])),
-                    train=float(on_train[rows][d].sum()),
-                    holdout=None if h is None else float(h[d].sum()),
-                    accepted_train=float(on_train[rows][g].sum()),
-                    accepted_holdout=None if h is None else float(h[g].sum()),
-                    solver=group[0].solver if group else self.solver.name,
-                    solve_s=float(sum(a.seconds for a in group)),
-                )
+            record = RowBlockRecord(
+                layer=layer.name,
+                first_row=rows.start,
+                last_row=rows.stop,
+                sweep=sweep,
+                round=turn,
+                size=sum(a.index.size for a in group),
+                kept=sum(int(a.mask[a.index].sum()) for a in group),
+                rows_changed=int(d.sum()),
+                rows_accepted=int(g.sum()),
+                changed=int(flips[rows][g].sum()),
+                predicted=float(sum(a.predicted for a in group if differs[a.row])),
+                train=float(on_train[rows][d].sum()),
+                holdout=None if h is None else float(h[d].sum()),
+                accepted_train=float(on_train[rows][g].sum()),
+                accepted_holdout=None if h is None else float(h[g].sum()),
+                solver=group[0].solver if group else self.solver.name,
+                solve_s=float(sum(a.seconds for a in group)),
             )
+            self.result.records.append(record)
+            if self.progress is not None:
+                self.progress(record)
         return int(good.sum())
 
 

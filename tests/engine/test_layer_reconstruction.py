@@ -367,11 +367,13 @@ def test_bad_masks_and_patterns_are_refused():
         run(model, layers, data, full, prune={"pattern": "1:2"})
 
 
-def test_progress_counts_rows():
+def test_progress_sees_every_record():
     model, layers, data = make((6, 70))
     seen = []
-    reconstruct(
-        model, layers, first_masks(layers), data, None, config_of(), Descent(), SEED,
-        lambda *args: seen.append(args),
-    )  # fmt: skip
-    assert seen == [("0", 64, 70), ("0", 70, 70)]
+    out = reconstruct(
+        model, layers, first_masks(layers), data, None, config_of(), Descent(), SEED, seen.append
+    )
+    assert seen == out.records
+    assert [(r.first_row, r.last_row) for r in seen] == [(0, 64), (64, 70)]
+    assert sum(r.size for r in seen) == 70 * 6
+    assert sum(r.kept for r in seen) == 70 * 3
