@@ -5,7 +5,7 @@ row-major order, eight weights a byte, the first in the highest bit (numpy.packb
 0; and, where weights were re-fitted, ``values:<name>``, the kept values in that order. Metadata
 (text): ``format``, ``format_version``, ``optiprune_version``, ``parameters`` (JSON list of name,
 shape, kept, hash of the dense weights or null, SHA-256 of the tensors stored), ``config`` and
-``metadata`` (JSON objects).
+``metadata`` (JSON objects), ``sha256`` (`header_digest` of the others).
 
 The file holds data only: reading it runs no code, whoever made it.
 """
@@ -32,7 +32,7 @@ from optiprune import __version__
 
 from .errors import MaskError, MaskFileError
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "Contents", "read_file", "write_file"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "Contents", "header_digest", "read_file", "write_file"]
 
 FORMAT = "optiprune-masks"
 FORMAT_VERSION = 1
@@ -101,6 +101,7 @@ def write_file(
         "config": _json("config", config),
         "metadata": _json("metadata", metadata),
     }
+    text["sha256"] = header_digest(text)
     _replace(Path(path), save(tensors, metadata=text))
 
 
@@ -148,6 +149,12 @@ def read_file(path: str | os.PathLike[str]) -> Contents:
     )
 
 
+def header_digest(text: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of the metadata but for the entry ``sha256``: JSON with sorted keys, ASCII."""
+    rest = {k: v for k, v in text.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode("ascii")).hexdigest()
+
+
 def pack(mask: Tensor) -> Tensor:
     """A bool tensor as bits, shape (ceil(n / 8),), uint8, in row-major order."""
     flat = mask.detach().cpu().contiguous().reshape(-1).numpy()
@@ -173,6 +180,8 @@ def _header(path: Path, text: Mapping[str, str]) -> list[dict[str, Any]]:
             f"{text.get('optiprune_version', 'unknown')}; this version ({__version__}) reads "
             f"format {FORMAT_VERSION}: install one that matches"
         )
+    if text.get("sha256") != header_digest(text):
+        raise MaskFileError(f"{path} is damaged: the checksum of its header differs")
     records = _parse(path, text, "parameters")
     if not isinstance(records, list) or not records:
         raise MaskFileError(f"{path}: the list of parameters is empty or not a list")
@@ -184,8 +193,9 @@ def _header(path: Path, text: Mapping[str, str]) -> list[dict[str, Any]]:
             and isinstance(r.get("shape"), list)
             and all(type(s) is int and s >= 0 for s in r["shape"])
             and type(r.get("kept")) is int
-            and isinstance(r.get("hash"), (str, type(None)))
+            and isinstance(r.get("hash", 0), (str, type(None)))
             and isinstance(r.get("mask_sha256"), str)
+            and isinstance(r.get("values_sha256", ""), str)
         ):
             raise MaskFileError(f"{path}: entry {i} of the list of parameters is malformed")
         if r["name"] in seen:
