@@ -1,4 +1,4 @@
-"""Which weights are decided together: kept ones that are cheap to lose, pruned ones worth restoring.
+"""Which weights are decided together: kept ones cheap to lose, pruned ones worth restoring.
 
 A batch is chosen by the quadratic's own marginal costs: setting weight i to zero costs
 ``-g_i v_i + 1/2 H_ii v_i^2``, restoring it costs ``g_i w_i + 1/2 H_ii w_i^2``. Weights that were in
@@ -56,7 +56,7 @@ def select_batch(
     empty batch (there is nothing to exchange).
     """
     total = min(options.size, cost.shape[0])
-    n_kept = min(int(round(options.kept * total)), int(np.count_nonzero(kept)))
+    n_kept = min(round(options.kept * total), int(np.count_nonzero(kept)))
     n_pruned = min(total - n_kept, int(kept.shape[0] - np.count_nonzero(kept)))
     n_kept = min(n_kept, max(n_pruned, total - n_pruned))
     if n_kept == 0 or n_pruned == 0:

@@ -135,7 +135,7 @@ class ScheduleOptions(_Section):
 class BatchOptions(_Section):
     """Which weights are decided together."""
 
-    size: int = Field(1024, ge=2, description="Weights in a batch: variables of one problem.")
+    size: int = Field(2048, ge=2, description="Weights in a batch: variables of one problem.")
     steps: int = Field(
         60, ge=0, description="Batches solved per stage (global objective), all stages alike."
     )
@@ -163,7 +163,7 @@ class BatchOptions(_Section):
         description="Share of the batch chosen as the best correlated partners of the rest.",
     )
     noise: float = Field(
-        0.1,
+        1.0,
         ge=0,
         description="Seeded Gumbel noise on the ranking of marginal costs, in units of their "
         "spread near the cut: diversification.",
@@ -197,12 +197,12 @@ class CurvatureOptions(_Section):
         256, ge=1, description="Samples sent through the model at once; bounds memory."
     )
     ridge: float = Field(
-        1e-3, ge=0, description="Trust-region ridge rho added to the curvature, absolute."
+        1e-2, ge=0, description="Trust-region ridge rho added to the curvature, absolute."
     )
     adapt_ridge: bool = Field(
         True,
-        description="Double the ridge where the quadratic promised far more than it gave, halve "
-        "it where it was right, within a factor of 64 either way.",
+        description="Double the ridge after a step that raised the held-out loss (64-fold at "
+        "most), halve it again after one that lowered it.",
     )
     gradient_scale: float = Field(
         1.0, ge=0, le=1, description="Factor on the gradient term; below 1 the step is more wary."
@@ -224,7 +224,7 @@ class AcceptOptions(_Section):
         description="Share of the calibration samples kept apart to judge steps; 0 accepts "
         "every step unseen.",
     )
-    samples: int = Field(2000, ge=1, description="Held-out samples used at most.")
+    samples: int = Field(4000, ge=1, description="Held-out samples used at most.")
     tolerance: float = Field(
         0.0, ge=0, description="A step stays if the held-out loss rises by no more than this."
     )
@@ -274,7 +274,7 @@ class Config(_Section):
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Config:
-        """Validate a nested mapping. Raises `ConfigError` naming the key and the nearest valid one."""
+        """Validate a nested mapping. Raises `ConfigError` naming key and nearest valid one."""
         return validate(cls, table)
 
     def replace(self, **sections: Mapping[str, Any] | Any) -> Config:

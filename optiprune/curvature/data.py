@@ -159,9 +159,11 @@ def tree_map(f: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 
 def tree_leaves(tree: Tree) -> list[Tensor]:
-    out: list[Tensor] = []
-    tree_map(lambda t: (out.append(t), t)[1], tree)
-    return out
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, Mapping):
+        tree = list(tree.values())
+    return [t for v in tree for t in tree_leaves(v)] if isinstance(tree, (tuple, list)) else []
 
 
 def _length(tree: Tree) -> int:

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import CalibrationError, CalibrationSet, tree_map
+from .data import CalibrationError, CalibrationSet
 from .layers import PrunableLayer
-from .losses import LossFunction, sampled_label_loss
+from .losses import LossFunction, logits_of, sampled_label_loss
 from .runner import run_model, untouched
 
 __all__ = ["SampleGradients", "linearise_loss", "mean_loss"]
@@ -151,19 +151,11 @@ def linearise_loss(
         ]
         try:
             for batch in data.batches(chunk):
-                open_uses.clear()
                 targets = batch.targets
                 if dense_targets is not None:
-                    for h in handles:
-                        h.remove()
                     with torch.no_grad():
-                        dense = run_model(model, dense_targets, batch.inputs)
-                    handles = [
-                        m.register_forward_hook(hook, with_kwargs=True)
-                        for layer in layers
-                        for m in layer.modules
-                    ]
-                    targets = _detached_logits(dense)
+                        targets = logits_of(run_model(model, dense_targets, batch.inputs))
+                open_uses.clear()
                 output = run_model(model, leaves, batch.inputs)
                 if sampled_labels is not None:
                     value = sampled_label_loss(output, generator)
@@ -198,7 +190,9 @@ def linearise_loss(
             )
         g = sums[layer.name] / out.n
         if not bool(torch.isfinite(g).all()):
-            raise CalibrationError(f"the gradient of layer '{layer.name}' holds NaN or infinite values")
+            raise CalibrationError(
+                f"the gradient of layer '{layer.name}' holds NaN or infinite values"
+            )
         out.mean[layer.name] = g
     return out
 
@@ -222,7 +216,7 @@ def mean_loss(
         for batch in data.batches(chunk):
             targets = batch.targets
             if dense_targets is not None:
-                targets = _detached_logits(run_model(model, dense_targets, batch.inputs))
+                targets = logits_of(run_model(model, dense_targets, batch.inputs))
             value = loss(run_model(model, weights, batch.inputs), targets)
             _require_finite_loss(value)
             total += float(value) * batch.n
@@ -230,16 +224,12 @@ def mean_loss(
     return total / n
 
 
-def _detached_logits(output: Any) -> Tensor:
-    from .losses import logits_of
-
-    return logits_of(tree_map(torch.detach, output) if isinstance(output, tuple) else output).detach()
-
-
 def _require_finite_loss(value: Tensor) -> None:
     if not isinstance(value, Tensor) or value.ndim:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise CalibrationError(f"the loss must be a scalar tensor (a mean over samples), got {shape}")
+        raise CalibrationError(
+            f"the loss must be a scalar tensor (a mean over samples), got {shape}"
+        )
     if not bool(torch.isfinite(value)):
         raise CalibrationError(
             f"the loss is {float(value)} on the calibration data: activations overflow or the data "

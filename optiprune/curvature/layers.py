@@ -82,10 +82,10 @@ def find_layers(
     """
     kinds = tuple(_TYPES[t] for t in types)
     names: dict[int, str] = {id(p): n for n, p in model.named_parameters()}
-    found: dict[int, list[tuple[str, nn.Module]]] = {}
+    found: dict[int, list[tuple[str, nn.Linear | nn.Conv2d]]] = {}
     strangers: dict[int, str] = {}
     for name, module in model.named_modules(remove_duplicate=True):
-        if isinstance(module, tuple(_TYPES.values())):
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
             found.setdefault(id(module._parameters.get("weight")), []).append((name, module))
         else:
             for p in module.parameters(recurse=False):
@@ -113,10 +113,7 @@ def find_layers(
                     "quadratic would not see; untie them first, or leave it out"
                 )
             continue
-        if len({tuple(m.weight.shape) for _, m in uses}) > 1:  # pragma: no cover - one tensor
-            raise LayerError(f"layer '{name}': tied uses disagree on the shape")
-        weight = module.weight
-        assert isinstance(weight, Tensor)
+        weight: Tensor = module.weight
         if weight.numel() == 0:
             continue
         if not weight.is_floating_point():

@@ -101,9 +101,9 @@ def resolve_loss(loss: LossName | LossFunction, targets: Any) -> LossFunction:
 
 
 def sampled_label_loss(output: Any, generator: torch.Generator) -> Tensor:
-    """Cross-entropy on labels drawn from the model's own softmax: its gradients give the true Fisher.
+    """Cross-entropy on labels drawn from the model's own softmax.
 
-    Martens 2014, arXiv 1412.1193, section 5.
+    Its per-sample gradients give the true Fisher (Martens 2014, arXiv 1412.1193, section 5).
     """
     logits = logits_of(output)
     flat = logits.reshape(-1, logits.shape[-1])

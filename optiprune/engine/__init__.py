@@ -1,0 +1,7 @@
+"""The engine: first mask, density schedule, batches, steps, refit. It never writes to a model."""
+
+from .errors import BudgetError, StepFailedError
+from .records import StepRecord
+from .result import LayerReport, RunReport
+
+__all__ = ["BudgetError", "LayerReport", "RunReport", "StepFailedError", "StepRecord"]

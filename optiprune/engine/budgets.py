@@ -95,7 +95,7 @@ def make_budgets(state: WeightState, config: Config) -> Budgets:
         kept[shared] = round((1.0 - prune.sparsity) * sizes[shared])
         if kept[shared] < config.layers.min_kept:
             raise BudgetError(
-                f"a sparsity of {prune.sparsity:g} keeps {kept[shared]} of {sizes[shared]} weights; "
-                "lower it"
+                f"a sparsity of {prune.sparsity:g} keeps {kept[shared]} of {sizes[shared]} "
+                "weights; lower it"
             )
     return Budgets(groups, np.array(sizes, dtype=np.int64), np.array(kept, dtype=np.int64))

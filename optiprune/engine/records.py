@@ -24,7 +24,8 @@ class StepRecord:
         error per sample (reconstruction)
     actual : change measured on data that the batch did not see; None when nothing was measured
     accepted : whether the step stayed
-    objective : the objective on the held-out data after the step
+    objective : held-out loss after the step; None without held-out data, and for
+        reconstruction, whose errors stand in the report, layer by layer
     ridge : trust-region ridge rho of this step
     density : density over the weights that take part, after the step
     solver, status, gap : who solved it and how well
@@ -40,7 +41,7 @@ class StepRecord:
     predicted: float
     actual: float | None
     accepted: bool
-    objective: float
+    objective: float | None
     ridge: float
     density: float
     solver: str

@@ -54,9 +54,11 @@ class WeightState:
         return np.asarray(np.searchsorted(self.starts, index, side="right") - 1)
 
     def weights(
-        self, mask: npt.NDArray[np.bool_] | None = None, values: npt.NDArray[np.float32] | None = None
+        self,
+        mask: npt.NDArray[np.bool_] | None = None,
+        values: npt.NDArray[np.float32] | None = None,
     ) -> dict[str, Tensor]:
-        """Parameter name -> masked weight tensor, on the device and in the dtype of the parameter."""
+        """Parameter name -> masked weights, on the device and in the dtype of the parameter."""
         kept = self.mask if mask is None else mask
         flat = torch.from_numpy(np.where(kept, self.values if values is None else values, 0.0))
         return self._tensors(flat.float())
@@ -90,6 +92,8 @@ class WeightState:
 
     def _tensors(self, flat: Tensor) -> dict[str, Tensor]:
         return {
-            layer.parameter: flat[self.span(i)].reshape(layer.shape).to(device=p.device, dtype=p.dtype)
+            layer.parameter: flat[self.span(i)]
+            .reshape(layer.shape)
+            .to(device=p.device, dtype=p.dtype)
             for i, (layer, p) in enumerate(zip(self.layers, self._params, strict=True))
         }

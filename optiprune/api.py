@@ -1,0 +1,216 @@
+"""`optimize_masks`: a trained model and calibration data in, the best masks that were found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from optiprune import solvers
+from optiprune.config import Config
+from optiprune.curvature import CalibrationSet
+from optiprune.curvature.losses import LossFunction
+from optiprune.engine.errors import StepFailedError
+from optiprune.engine.records import StepRecord
+from optiprune.engine.result import RunReport
+from optiprune.engine.run import EngineResult, PruningRun
+from optiprune.masks import AppliedMasks, MaskSet, weight_hashes
+from optiprune.progress import StepProgress
+from optiprune.solvers import Solver, Stop, TimeLimit
+
+__all__ = ["MaskResult", "optimize_masks"]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskResult:
+    """What `optimize_masks` returns.
+
+    Attributes
+    ----------
+    masks : the masks, with the re-fitted weights in ``masks.fitted`` if there are any
+    report : `RunReport`, with a row per layer
+    history : a `StepRecord` per batch: predicted and actual change of the objective
+    config : the config that was run
+    applied : handle that takes the masks back (`revert`); None in the partial result of a failure
+    """
+
+    masks: MaskSet
+    report: RunReport
+    history: tuple[StepRecord, ...]
+    config: Config
+    applied: AppliedMasks | None = field(default=None, repr=False)
+
+    @property
+    def density(self) -> float:
+        """Density reached over the weights that take part."""
+        return self.report.density
+
+    def revert(self) -> None:
+        """Give the model its dense weights back, bit for bit."""
+        if self.applied is None:
+            raise RuntimeError("these masks were never applied; there is nothing to revert")
+        self.applied.revert()
+
+
+def optimize_masks(
+    model: nn.Module,
+    data: Iterable[Any],
+    *,
+    sparsity: float | None = None,
+    objective: str | None = None,
+    refit: bool | None = None,
+    pattern: str | None = None,
+    solver: str | Mapping[str, Any] | Solver | None = None,
+    loss: str | LossFunction | None = None,
+    holdout: Iterable[Any] | None = None,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    config: Config | Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    callback: Callable[[StepRecord], None] | None = None,
+    progress: bool | None = None,
+) -> MaskResult:
+    """Decide which weights of a trained model to keep, and mask the model in place.
+
+    The model is written once, at the end, when everything is validated: on any error it is exactly
+    as it was. Arguments given here win over ``config``, which wins over the defaults.
+
+    Parameters
+    ----------
+    model : trained torch model on one device; Linear and Conv2d weights take part
+    data : iterable of input batches (tensor, tuple, or dict passed by keyword) or of pairs
+        (inputs, targets); the first dimension counts samples. All of it is held in memory.
+    sparsity : in [0, 1), share of the weights that take part to prune
+    objective : "reconstruction" (each layer's output, no labels) or "global" (the model's loss)
+    refit : re-fit the kept weights by least squares
+    pattern : "unstructured" or "N:M"
+    solver : name, table ``{"name": ..., option: value}``, or an instance
+    loss : name, or callable(outputs, targets) -> scalar mean over the samples of a batch
+    holdout : data like ``data`` that judges the steps; by default a share of ``data`` is held out
+    include, exclude : fnmatch patterns of layer names
+    config : `Config`, or a nested mapping of the same form
+    seed : the one seed >= 0
+    callback : called with the `StepRecord` of every batch
+    progress : show a progress line; by default only on a terminal
+
+    Returns
+    -------
+    MaskResult
+
+    Raises
+    ------
+    ConfigError
+        An option that does not exist or has a bad value (a sparsity outside [0, 1), for one).
+    LayerError
+        No layer to prune, or weights that are NaN or infinite.
+    CalibrationError
+        No data, data on another device, NaN in data, activations, loss or gradients, no labels.
+    BudgetError
+        A density that rounds to nothing in a layer, or a pattern that does not fit.
+    SolverError
+        An unknown solver or option, or one that cannot take the problems.
+    StepFailedError
+        A solver failed in the middle; ``partial`` holds the `MaskResult` up to then, not applied.
+    """
+    settings = _settings(
+        config, sparsity, objective, refit, pattern, solver, loss, include, exclude, seed
+    )
+    chosen, stop = _make_solver(solver, settings)
+    device = _device_of(model)
+    whole = CalibrationSet.collect(data, device)
+    split, draw = np.random.SeedSequence(settings.seed, spawn_key=(1,)).spawn(2)
+    train, held = whole, None
+    if holdout is not None:
+        held = CalibrationSet.collect(holdout, device)
+    elif settings.accept.holdout > 0:
+        train, held = whole.split(settings.accept.holdout, np.random.default_rng(split))
+    if held is not None:
+        held = held.sample(settings.accept.samples, np.random.default_rng(draw))
+    with StepProgress(progress) as line:
+        run = PruningRun(
+            model=model,
+            train=train,
+            holdout=held,
+            loss=loss if loss is not None else settings.prune.loss,
+            config=settings,
+            solver=chosen,
+            stop=stop,
+            callback=line.both(callback),
+        )
+        run.prepare()
+        try:
+            outcome = run.run()
+        except StepFailedError as e:
+            e.partial = _result(model, e.partial, settings)
+            raise
+    result = _result(model, outcome, settings)
+    applied = result.masks.apply(model)
+    return MaskResult(result.masks, result.report, result.history, settings, applied)
+
+
+def _result(model: nn.Module, outcome: EngineResult, config: Config) -> MaskResult:
+    masks = MaskSet(outcome.masks).with_hashes(weight_hashes(model, outcome.masks))
+    if outcome.values is not None:
+        masks = masks.with_fitted(outcome.values)
+    return MaskResult(masks, outcome.report, tuple(outcome.history), config)
+
+
+def _settings(
+    config: Config | Mapping[str, Any] | None,
+    sparsity: float | None,
+    objective: str | None,
+    refit: bool | None,
+    pattern: str | None,
+    solver: str | Mapping[str, Any] | Solver | None,
+    loss: str | LossFunction | None,
+    include: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+    seed: int | None,
+) -> Config:
+    """The config with the arguments written over it."""
+    base = config if isinstance(config, Config) else Config.from_table(config or {})
+    given = {
+        "sparsity": sparsity,
+        "objective": objective,
+        "refit": refit,
+        "pattern": pattern,
+        "loss": loss if isinstance(loss, str) else None,
+    }
+    changes: dict[str, Any] = {"prune": {k: v for k, v in given.items() if v is not None}}
+    layers = {"include": _names(include), "exclude": _names(exclude)}
+    changes["layers"] = {k: v for k, v in layers.items() if v is not None}
+    if seed is not None:
+        changes["seed"] = seed
+    if isinstance(solver, str):
+        changes["solver"] = {"name": solver}
+    elif isinstance(solver, Mapping):
+        changes["solver"] = dict(solver)
+    elif solver is not None:
+        changes["solver"] = {"name": solver.name}
+    return base.replace(**changes)
+
+
+def _names(patterns: Sequence[str] | None) -> tuple[str, ...] | None:
+    if patterns is None:
+        return None
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def _make_solver(
+    solver: str | Mapping[str, Any] | Solver | None, config: Config
+) -> tuple[Solver, Stop | None]:
+    table = dict(config.solver)
+    limit = table.pop("time_limit", None)
+    stop = None if limit is None else TimeLimit(float(limit))
+    if solver is not None and not isinstance(solver, (str, Mapping)):
+        return solver, stop
+    return solvers.from_table(table), stop
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device

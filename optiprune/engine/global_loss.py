@@ -1,0 +1,261 @@
+"""Block coordinate descent on the global loss: linearise, choose a batch, solve, check, keep.
+
+The idea of deciding small blocks of kept and pruned weights by a binary quadratic follows iCBS
+(arXiv 2411.17796). Here the cardinality is kept by the solver, the step stays inside a trust region
+(the ridge), and a step stays only if data that the batch did not see agree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from optiprune.batches import marginal_costs, select_batch
+from optiprune.config import Config
+from optiprune.curvature import CalibrationSet, LocalQuadratic, SampleGradients
+from optiprune.problems import CardinalityQP
+from optiprune.solvers import Solution, Solver, Stop, check_solution
+
+from .budgets import Budgets
+from .errors import StepFailedError
+from .initial import best_per_group
+from .objective import GlobalLoss
+from .records import StepRecord
+from .schedule import pruned_shares
+from .state import WeightState
+
+__all__ = ["GlobalSearch"]
+
+Callback = Callable[[StepRecord], None]
+RIDGE_RANGE = 64.0
+
+
+@dataclass(slots=True)
+class GlobalSearch:
+    """One run of the search; `run` moves ``state.mask`` and fills ``history``.
+
+    Attributes
+    ----------
+    objective, state, budgets : what to lower, from where, within what
+    train, holdout : disjoint calibration sets; without a holdout every step is accepted
+    score : (P,) score of the first mask, which also picks what each stage of the schedule prunes
+    """
+
+    objective: GlobalLoss
+    state: WeightState
+    budgets: Budgets
+    train: CalibrationSet
+    holdout: CalibrationSet | None
+    score: npt.NDArray[np.floating]
+    config: Config
+    solver: Solver
+    stop: Stop | None
+    seed: np.random.SeedSequence
+    callback: Callback | None = None
+    history: list[StepRecord] = field(default_factory=list)
+    _ridge: float = 0.0
+    _loss: float = float("nan")
+    _start: float = 0.0
+
+    def run(self) -> None:
+        """Prune stage by stage and search at each density.
+
+        Raises
+        ------
+        StepFailedError
+            The solver raised, or returned something invalid. ``state`` is as before the step.
+        """
+        shares = pruned_shares(self.config.schedule, self.budgets.density)
+        steps = self.config.batches.steps
+        self._ridge = self.config.curvature.ridge
+        self._start = time.perf_counter()
+        for stage, share in enumerate(shares):
+            self._prune_to(self.budgets.at_share(share))
+            self._loss = self._holdout_loss(self.state.mask)
+            count = steps * (stage + 1) // len(shares) - steps * stage // len(shares)
+            self._search(stage, count)
+
+    def _prune_to(self, kept: npt.NDArray[np.int64]) -> None:
+        """Drop the worst-scoring kept weights until every budget holds."""
+        score = np.where(self.state.mask, self.score, -np.inf)
+        self.state.mask = best_per_group(score, self.budgets.groups, kept)
+
+    def _holdout_loss(self, mask: npt.NDArray[np.bool_]) -> float:
+        if self.holdout is None:
+            return float("nan")
+        return self.objective.value(self.state.weights(mask), self.holdout)
+
+    def _search(self, stage: int, steps: int) -> None:
+        heat = np.zeros(self.state.n, dtype=np.float32)
+        rejected = 0
+        for number, seed in enumerate(self.seed.spawn(steps)):
+            seconds = self.config.batches.seconds
+            if seconds is not None and time.perf_counter() - self._start >= seconds:
+                break
+            record = self._step(stage, number, seed, heat)
+            if record is None:
+                break
+            self.history.append(record)
+            if self.callback is not None:
+                self.callback(record)
+            rejected = 0 if record.accepted and record.changed else rejected + 1
+            if rejected >= self.config.batches.patience:
+                break
+
+    def _step(
+        self, stage: int, number: int, seed: np.random.SeedSequence, heat: npt.NDArray[np.float32]
+    ) -> StepRecord | None:
+        """One batch; None when no batch can be formed (nothing to exchange)."""
+        began = time.perf_counter()
+        state = self.state
+        linear_seed, batch_seed, solver_seed = seed.spawn(3)
+        samples, mean = self.objective.linearise(state.weights(), self.train, linear_seed)
+        batch = self._choose(number, samples, mean, np.random.default_rng(batch_seed), heat)
+        if batch.size == 0:
+            return None
+        quadratic = self._quadratic(batch, samples, mean)
+        problem = self._problem(quadratic, batch)
+        x0 = state.mask[batch].astype(np.int8)
+        solution = self._solve(problem, x0, solver_seed)
+        heat *= 0.5
+        heat[batch] = 1.0
+        x = np.asarray(solution.x, dtype=bool)
+        changed = int(np.count_nonzero(x != state.mask[batch]))
+        proposal = state.mask.copy()
+        proposal[batch] = x
+        loss = self._holdout_loss(proposal) if changed else self._loss
+        actual = None if self.holdout is None else loss - self._loss
+        accepted = actual is None or actual <= self.config.accept.tolerance
+        ridge = self._ridge
+        self._adapt(solution.energy, actual)
+        if accepted:
+            state.mask = proposal
+            self._loss = loss
+        names = tuple(state.layers[i].name for i in np.unique(state.layer_of(batch)))
+        return StepRecord(
+            step=len(self.history),
+            stage=stage,
+            layers=names,
+            size=int(batch.size),
+            kept=int(x0.sum()),
+            changed=changed,
+            predicted=solution.energy,
+            actual=actual,
+            accepted=accepted,
+            objective=None if self.holdout is None else self._loss,
+            ridge=ridge,
+            density=state.density,
+            solver=solution.stats.solver,
+            status=solution.status.value,
+            gap=solution.gap,
+            solve_s=solution.stats.wall_s,
+            wall_s=time.perf_counter() - began,
+        )
+
+    def _choose(
+        self,
+        number: int,
+        samples: SampleGradients,
+        mean: dict[str, torch.Tensor],
+        rng: np.random.Generator,
+        heat: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.int64]:
+        """Flat positions of the next batch."""
+        state, options = self.state, self.config.batches
+        if options.across == "layer":
+            chosen = [number % len(state.layers)]
+        else:
+            chosen = list(range(len(state.layers)))
+        names = [state.layers[i].name for i in chosen]
+        where = np.concatenate([np.arange(state.n)[state.span(i)] for i in chosen])
+        gradient = torch.cat([mean[n].reshape(-1) for n in names]).cpu().numpy()
+        diagonal = torch.cat([samples.diagonal(n).reshape(-1) for n in names]).cpu().numpy()
+        kept = state.mask[where]
+        cost = marginal_costs(
+            gradient * self.config.curvature.gradient_scale,
+            diagonal,
+            state.values[where],
+            kept,
+            self._ridge,
+        )
+
+        def partners(
+            few: npt.NDArray[np.int64], pool: npt.NDArray[np.int64]
+        ) -> npt.NDArray[np.floating]:
+            a = self._factor(where[few], samples) * state.values[where[few]]
+            b = self._factor(where[pool], samples) * state.values[where[pool]]
+            return np.asarray(np.abs(b.T @ a).max(axis=1))
+
+        picked = select_batch(
+            cost, kept, heat[where], options, rng, partners=partners if options.partners else None
+        )
+        return np.asarray(where[picked])
+
+    def _factor(
+        self, batch: npt.NDArray[np.int64], samples: SampleGradients
+    ) -> npt.NDArray[np.float32]:
+        """Per-sample gradients of the batch, float32, shape (N, b)."""
+        state = self.state
+        out = np.empty((samples.n, batch.size), dtype=np.float32)
+        owner = state.layer_of(batch)
+        for i in np.unique(owner):
+            here = np.flatnonzero(owner == i)
+            name = state.layers[i].name
+            local = torch.from_numpy(batch[here] - state.starts[i])
+            out[:, here] = samples.gather(name, local.to(samples.mean[name].device)).cpu().numpy()
+        return out
+
+    def _quadratic(
+        self,
+        batch: npt.NDArray[np.int64],
+        samples: SampleGradients,
+        mean: dict[str, torch.Tensor],
+    ) -> LocalQuadratic:
+        state = self.state
+        gradient = np.empty(batch.size, dtype=np.float32)
+        owner = state.layer_of(batch)
+        for i in np.unique(owner):
+            here = np.flatnonzero(owner == i)
+            flat = mean[state.layers[i].name].reshape(-1).cpu().numpy()
+            gradient[here] = flat[batch[here] - state.starts[i]]
+        w = state.values[batch]
+        return LocalQuadratic(
+            w=w,
+            v=np.where(state.mask[batch], w, np.float32(0.0)),
+            gradient=gradient * np.float32(self.config.curvature.gradient_scale),
+            factor=self._factor(batch, samples),
+            ridge=self._ridge,
+        )
+
+    def _problem(self, quadratic: LocalQuadratic, batch: npt.NDArray[np.int64]) -> CardinalityQP:
+        """Every budget keeps the count that it has now."""
+        _, groups = np.unique(self.budgets.groups[batch], return_inverse=True)
+        k = np.bincount(groups[self.state.mask[batch]], minlength=int(groups.max()) + 1)
+        return quadratic.problem(k=k, groups=groups)
+
+    def _solve(
+        self, problem: CardinalityQP, x0: npt.NDArray[np.int8], seed: np.random.SeedSequence
+    ) -> Solution:
+        try:
+            solution = self.solver.solve(problem, x0=x0, seed=seed, stop=self.stop)
+            check_solution(problem, solution)
+        except Exception as e:
+            raise StepFailedError(
+                f"step {len(self.history)}: solver '{self.solver.name}' failed: {e}"
+            ) from e
+        return solution
+
+    def _adapt(self, predicted: float, actual: float | None) -> None:
+        """Trust region: less trust after a step that made things worse, back to normal after."""
+        options = self.config.curvature
+        if not options.adapt_ridge or actual is None or predicted >= 0 or options.ridge == 0:
+            return
+        if actual > 0:
+            self._ridge = min(self._ridge * 2.0, options.ridge * RIDGE_RANGE)
+        else:
+            self._ridge = max(self._ridge / 2.0, options.ridge)

@@ -1,0 +1,71 @@
+"""The global loss as the engine sees it: a value and a linearisation at any weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from optiprune.config import CurvatureOptions
+from optiprune.curvature import CalibrationSet, PrunableLayer, linearise_loss, mean_loss
+from optiprune.curvature.fisher import SampleGradients, sample_seed
+from optiprune.curvature.losses import LossFunction
+
+__all__ = ["GlobalLoss"]
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalLoss:
+    """Loss of a model on data, at weights other than its own.
+
+    ``dense``: the dense weights when the targets are the dense model's outputs (KL), else None.
+    """
+
+    model: nn.Module
+    layers: Sequence[PrunableLayer]
+    loss: LossFunction
+    options: CurvatureOptions
+    dense: Mapping[str, Tensor] | None = None
+
+    def value(self, weights: Mapping[str, Tensor], data: CalibrationSet) -> float:
+        """Mean loss over ``data``."""
+        return mean_loss(
+            self.model, weights, data, self.loss, dense_targets=self.dense, chunk=self.options.chunk
+        )
+
+    def linearise(
+        self, weights: Mapping[str, Tensor], data: CalibrationSet, seed: np.random.SeedSequence
+    ) -> tuple[SampleGradients, dict[str, Tensor]]:
+        """(per-sample gradients for the curvature, mean gradient of every layer) at ``weights``.
+
+        Samples are drawn from ``data``; more for the gradient than for the curvature if asked.
+        """
+        draw, labels = seed.spawn(2)
+        rng = np.random.default_rng(draw)
+        opts = self.options
+        n_gradient = max(opts.samples, opts.gradient_samples or 0)
+        gradient_set = data.sample(n_gradient, rng)
+        few = gradient_set.sample(opts.samples, rng)
+        if opts.fisher == "true":
+            curvature = self._run(weights, few, sampled=sample_seed(labels))
+            return curvature, self._run(weights, gradient_set).mean
+        curvature = self._run(weights, few)
+        if gradient_set.n <= few.n:
+            return curvature, curvature.mean
+        return curvature, self._run(weights, gradient_set).mean
+
+    def _run(
+        self, weights: Mapping[str, Tensor], data: CalibrationSet, sampled: int | None = None
+    ) -> SampleGradients:
+        return linearise_loss(
+            self.model,
+            self.layers,
+            weights,
+            data,
+            self.loss,
+            dense_targets=self.dense,
+            sampled_labels=sampled,
+            chunk=self.options.chunk,
+        )

@@ -1,0 +1,101 @@
+"""Re-fit the kept weights of every layer, in forward order, after a global search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from optiprune.config import Config
+from optiprune.curvature import CalibrationSet, PrunableLayer
+from optiprune.curvature.gram import collect_grams
+from optiprune.refit import refit_rows
+
+from .state import WeightState
+
+__all__ = ["LayerRefit", "refit_state"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRefit:
+    """What re-fitting did to one layer.
+
+    Attributes
+    ----------
+    layer : its name
+    error_before, error_after : squared output error per sample, summed over rows
+    loss : held-out loss after it, or None
+    accepted : whether the new values stayed
+    damping : largest damping that a row needed
+    seconds : wall-clock time
+    """
+
+    layer: str
+    error_before: float
+    error_after: float
+    loss: float | None
+    accepted: bool
+    damping: float
+    seconds: float
+
+
+def refit_state(
+    model: nn.Module,
+    state: WeightState,
+    order: Sequence[PrunableLayer],
+    train: CalibrationSet,
+    config: Config,
+    loss: Callable[[], float] | None,
+) -> list[LayerRefit]:
+    """Least squares on the support of every row, the dense outputs as targets.
+
+    Inputs come from the pruned layers before (``curvature.inputs = 'pruned'``), so that a layer
+    makes up for what those before it lost. A layer whose new values raise ``loss`` (held-out loss
+    at ``state``; None accepts all) keeps the old ones.
+    """
+    index = {layer.name: i for i, layer in enumerate(state.layers)}
+    best = None if loss is None else loss()
+    out = []
+    for layer in order:
+        began = time.perf_counter()
+        i = index[layer.name]
+        pruned = state.weights() if config.curvature.inputs == "pruned" else None
+        gram = collect_grams(
+            model, [layer], state.dense_weights(), pruned, train, config.curvature.chunk
+        )[layer.name]
+        span, shape = state.span(i), (layer.rows, layer.cols)
+        device = gram.H.device
+        dense = torch.from_numpy(state.dense[span]).reshape(shape).double().to(device)
+        mask = torch.from_numpy(state.mask[span]).reshape(shape).to(device)
+        values = torch.from_numpy(state.values[span]).reshape(shape).double().to(device)
+        fit = refit_rows(
+            gram.H,
+            gram.cross(dense),
+            gram.target_energy(dense),
+            mask,
+            values,
+            config.refit.damping,
+        )
+        old = state.values.copy()
+        state.set_values({layer.parameter: fit.values.reshape(layer.shape)})
+        now = None if loss is None else loss()
+        accepted = best is None or now is None or now <= best + config.accept.tolerance
+        if not accepted:
+            state.values = old
+        elif now is not None:
+            best = now
+        out.append(
+            LayerRefit(
+                layer=layer.name,
+                error_before=float(fit.error_before.sum()),
+                error_after=float(fit.error_after.sum()),
+                loss=now,
+                accepted=accepted,
+                damping=float(fit.damping.max()) if fit.damping.numel() else 0.0,
+                seconds=time.perf_counter() - began,
+            )
+        )
+    return out

@@ -1,0 +1,75 @@
+"""What a run returns besides the masks: one report, with a row per layer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["LayerReport", "RunReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer after the run.
+
+    Attributes
+    ----------
+    name, parameter : module and parameter names
+    shape : of the parameter
+    kept, total : weights
+    error_initial, error_masked, error_refit : squared output error per sample against the dense
+        layer, with the first mask, the final mask, and after the refit; None where not measured
+    """
+
+    name: str
+    parameter: str
+    shape: tuple[int, ...]
+    kept: int
+    total: int
+    error_initial: float | None = None
+    error_masked: float | None = None
+    error_refit: float | None = None
+
+    @property
+    def density(self) -> float:
+        return self.kept / self.total
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Summary of a run.
+
+    Attributes
+    ----------
+    objective : "global" or "reconstruction"
+    solver : name of the solver
+    density : reached, over the weights that take part
+    layers : one row per layer
+    loss_dense, loss_initial, loss_masked, loss_final : held-out loss of the dense model, with the
+        first mask, after the search, and after the refit (global objective; else None)
+    steps, accepted : batches solved, and how many stayed
+    samples, holdout_samples : calibration samples for the quadratics, and for judging steps
+    seconds : wall-clock time
+    seed : the seed
+    notes : what the user should know (raised damping, layers left out, an early stop)
+    """
+
+    objective: str
+    solver: str
+    density: float
+    layers: tuple[LayerReport, ...]
+    loss_dense: float | None
+    loss_initial: float | None
+    loss_masked: float | None
+    loss_final: float | None
+    steps: int
+    accepted: int
+    samples: int
+    holdout_samples: int
+    seconds: float
+    seed: int
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
