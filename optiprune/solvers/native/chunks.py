@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.problems import Problem
-
-from ..base import Outcome, Watch
-from ..result import Status
+from optiprune.solvers.base import Outcome, Watch
+from optiprune.solvers.result import Status
 
 __all__ = ["Incumbent", "run_chunks"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from .exchange import FAST
 from .instance import Instance, compute_fields
+from .vector import FAST, argmax
 
 __all__ = ["cheap_start", "greedy_exchange_start", "repair_counts"]
 
@@ -69,28 +69,6 @@ def _fill_counts(inst: Instance, x: npt.NDArray[np.int8]) -> float:
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def first_argmax(v, n):  # type: ignore[no-untyped-def]
-    """Index of the first largest entry of v[:n]; -1 if all are -inf. Vectorised by blocks of 32."""
-    top = v.dtype.type(-np.inf)
-    where = -1
-    b = 0
-    while b < n:
-        stop = min(b + 32, n)
-        m = top
-        for j in range(b, stop):
-            m = max(m, v[j])
-        if m > top:
-            top = m
-            where = b
-        b += 32
-    if where >= 0:
-        for j in range(where, min(where + 32, n)):
-            if v[j] == top:
-                return j
-    return where
-
-
-@njit(nogil=True, cache=True, fastmath=FAST)
 def _complete(J, a, x, starts, k, gain, missing, scratch):  # type: ignore[no-untyped-def]
     """Add to groups that lack ones and remove from groups that have too many, best first.
 
@@ -110,7 +88,7 @@ def _complete(J, a, x, starts, k, gain, missing, scratch):  # type: ignore[no-un
             # the sign by which a field counts as a gain is the group's: + to remove, - to add
             gain[i] = (scratch[i] if missing[g] < 0 else -scratch[i]) if may else -np.inf
     for _ in range(todo):
-        i = first_argmax(gain, n)
+        i = argmax(gain)
         g = np.searchsorted(starts, i, side="right") - 1
         adds = missing[g] > 0
         x[i] = 1 if adds else 0

@@ -17,13 +17,14 @@ from numba import njit
 
 from .instance import Instance, compute_fields
 from .rng import GUMBEL_BITS, next_u64, uniform
+from .vector import FAST, noisy_argmax, noisy_max
 
 __all__ = [
     "ACCEPTED",
     "BEST",
     "BEST_STEP",
+    "CLOCK",
     "CURRENT",
-    "FAST",
     "IN_SWEEP",
     "RESTARTS",
     "RUN_BEST",
@@ -38,13 +39,11 @@ __all__ = [
     "swap",
 ]
 
-# counters, int64; RUN_STEP: step of the last improvement since the last restart
-STEP, ACCEPTED, SINCE_REFRESH, BEST_STEP, IN_SWEEP, RUN_STEP, RESTARTS = range(7)
+# counters, int64; RUN_STEP: step of the last improvement since the last restart; CLOCK: ticks of
+# tabu tenures
+STEP, ACCEPTED, SINCE_REFRESH, BEST_STEP, IN_SWEEP, RUN_STEP, RESTARTS, CLOCK = range(8)
 # floats: energy now, best since ever, temperature, best since the last restart (offset left out)
 CURRENT, BEST, TEMPERATURE, RUN_BEST = range(4)
-
-# no 'ninf': masked entries are -inf. Sums of -inf with finite numbers are all that occurs.
-FAST = {"reassoc", "nsz", "contract", "arcp", "nnan"}
 
 
 @dataclass(slots=True, eq=False)
@@ -207,8 +206,7 @@ def heat_bath(  # type: ignore[no-untyped-def]
 
     The one to go is drawn from the Boltzmann weights of all k + 1 choices (i itself included,
     which leaves things as they were), as the argmax of energy gain plus Gumbel noise: one
-    contiguous scan of row i over i's group. Blocks of 32 keep the scan in vector registers,
-    which a plain argmax does not.
+    contiguous scan of row i over i's group.
 
     ``steps`` proposals at most; stops early at an energy <= target, or ``patience`` steps after
     the last incumbent. ``sweep`` proposals share a temperature, then it is multiplied by
@@ -240,38 +238,19 @@ def heat_bath(  # type: ignore[no-untyped-def]
         g = pruned_group[p]
         first = starts[g]
         end = starts[g + 1]
-        row = J[i]
-        top = h[i] + tf * stay
-        where = -1
-        b = first
-        while b < end:
-            stop = min(b + 32, end)
-            m = top
-            shift = at - first
-            for j in range(b, stop):
-                v = h[j] + row[j] + mask[j] + tf * gumbel[shift + j]
-                m = max(m, v)
-            if m > top:
-                top = m
-                where = b
-            b += 32
+        hs = h[first:end]
+        row = J[i, first:end]
+        masks = mask[first:end]
+        noise = gumbel[at : at + end - first]
         step += 1
         in_sweep += 1
-        if where < 0:
+        if not noisy_max(hs, row, masks, tf, noise) > h[i] + tf * stay:
             if step - counters[BEST_STEP] >= patience:
                 break
             continue
-        stop = min(where + 32, end)
-        out = -1
-        m = h[i] + tf * stay
-        for j in range(where, stop):
-            v = h[j] + row[j] + mask[j] + tf * gumbel[at - first + j]
-            if v > m:
-                m = v
-                out = j
-        if out < 0:  # fused and unfused rounding may differ in the last bit
-            continue
-        current += float(h[i]) - float(h[out]) - float(row[out])
+        # the index only now: most proposals come to nothing when cold
+        out = noisy_argmax(hs, row, masks, tf, noise) + first
+        current += float(h[i]) - float(h[out]) - float(J[i, out])
         swap(J, h, x, mask, i, out)
         pruned[p] = out
         accepted += 1

@@ -16,8 +16,8 @@ from .exchange import (
     ACCEPTED,
     BEST,
     BEST_STEP,
+    CLOCK,
     CURRENT,
-    FAST,
     IN_SWEEP,
     RESTARTS,
     RUN_BEST,
@@ -29,6 +29,10 @@ from .exchange import (
 )
 from .instance import Instance
 from .rng import below, uniform
+from .vector import BLOCK, FAST, fmax
+
+# ticks after which the clock of tabu tenures starts again
+_WRAP = 1 << 30
 
 __all__ = ["FlipState", "flip_descent", "flip_metropolis", "flip_tabu"]
 
@@ -37,7 +41,7 @@ __all__ = ["FlipState", "flip_descent", "flip_metropolis", "flip_tabu"]
 class FlipState:
     """Where a search over all assignments stands; the kernels change the arrays in place.
 
-    ``sign`` is 1 - 2x in the precision of J, ``free_at`` the step at which a flip stops being
+    ``sign`` is 1 - 2x in the precision of J, ``free_at`` the tick of the clock at which a flip stops being
     tabu; the others are as in `ExchangeState`.
     """
 
@@ -47,7 +51,7 @@ class FlipState:
     sign: npt.NDArray[Any]
     best_x: npt.NDArray[np.int8]
     scratch: npt.NDArray[np.float64]
-    free_at: npt.NDArray[np.int64]
+    free_at: npt.NDArray[np.int32]
     counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(8, np.int64))
     floats: npt.NDArray[np.float64] = field(
         default_factory=lambda: np.array([0.0, np.inf, 0.0, np.inf])
@@ -64,7 +68,7 @@ class FlipState:
             sign=np.zeros(n, inst.J.dtype),
             best_x=x.copy(),
             scratch=np.zeros(n),
-            free_at=np.zeros(n, np.int64),
+            free_at=np.zeros(n, np.int32),
         )
         state.load(x)
         return state
@@ -103,6 +107,60 @@ def flip(J, h, x, sign, i):  # type: ignore[no-untyped-def]
         h[m] += s * row[m]
     x[i] = 1 - x[i]
     sign[i] = -s
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _best_flip(h, sign):  # type: ignore[no-untyped-def]
+    """Index of the least ``sign * h``, n >= 1. By blocks: see `vector`."""
+    n = h.shape[0]
+    top = h.dtype.type(-np.inf)
+    where = 0
+    for b in range(n // BLOCK):
+        m = top
+        for c in range(BLOCK):
+            m = fmax(m, -sign[b * BLOCK + c] * h[b * BLOCK + c])
+        if m > top:
+            top = m
+            where = b * BLOCK
+    m = top
+    for j in range(n // BLOCK * BLOCK, n):
+        m = fmax(m, -sign[j] * h[j])
+    if m > top:
+        top = m
+        where = n // BLOCK * BLOCK
+    for j in range(where, min(where + BLOCK, n)):
+        if -sign[j] * h[j] == top:
+            return j
+    return where
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _best_free_flip(h, sign, free_at, now):  # type: ignore[no-untyped-def]
+    """Index of the least ``sign * h`` with ``free_at <= now``; -1 if there is none."""
+    n = h.shape[0]
+    tick = np.int32(now)
+    none = h.dtype.type(-np.inf)
+    top = none
+    where = -1
+    for b in range(n // BLOCK):
+        m = top
+        for c in range(BLOCK):
+            j = b * BLOCK + c
+            m = fmax(m, -sign[j] * h[j] if free_at[j] <= tick else none)
+        if m > top:
+            top = m
+            where = b * BLOCK
+    m = top
+    for j in range(n // BLOCK * BLOCK, n):
+        m = fmax(m, -sign[j] * h[j] if free_at[j] <= tick else none)
+    if m > top:
+        top = m
+        where = n // BLOCK * BLOCK
+    if where >= 0:
+        for j in range(where, min(where + BLOCK, n)):
+            if free_at[j] <= tick and -sign[j] * h[j] == top:
+                return j
+    return -1
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -168,25 +226,10 @@ def flip_descent(  # type: ignore[no-untyped-def]
     current = floats[CURRENT]
     done = False
     for _ in range(steps):
-        low = h.dtype.type(np.inf)
-        where = 0
-        b = 0
-        while b < n:
-            m = low
-            for j in range(b, min(b + 32, n)):
-                m = min(m, sign[j] * h[j])
-            if m < low:
-                low = m
-                where = b
-            b += 32
-        if not float(low) < -tolerance:
+        i = _best_flip(h, sign)
+        if not float(sign[i] * h[i]) < -tolerance:
             done = True
             break
-        i = where
-        for j in range(where, min(where + 32, n)):
-            if sign[j] * h[j] == low:
-                i = j
-                break
         current += float(sign[i] * h[i])
         flip(J, h, x, sign, i)
         counters[STEP] += 1
@@ -223,6 +266,12 @@ def flip_tabu(  # type: ignore[no-untyped-def]
     current = floats[CURRENT]
     best = floats[BEST]
     run_best = floats[RUN_BEST]
+    now = counters[CLOCK]
+    if now > _WRAP:
+        # free_at is int32, as wide as a float32, so that the scan stays in vector code
+        for j in range(n):
+            free_at[j] = max(0, free_at[j] - now)
+        now = 0
     while step < last:
         if step - counters[RUN_STEP] >= stall:
             for j in range(n):
@@ -235,48 +284,20 @@ def flip_tabu(  # type: ignore[no-untyped-def]
                 current += float(sign[j] * h[j])
                 flip(J, h, x, sign, j)
                 # kept away from its old value until the search has moved on
-                free_at[j] = step + tenure + below(rng, spread)
+                free_at[j] = now + tenure + below(rng, spread)
             since = 0
             run_best = current
             counters[RUN_STEP] = step
             counters[RESTARTS] += 1
-        low = h.dtype.type(np.inf)
-        low_any = low
-        where = -1
-        where_any = 0
-        b = 0
-        while b < n:
-            stop = min(b + 32, n)
-            m = low
-            m_any = low_any
-            for j in range(b, stop):
-                v = sign[j] * h[j]
-                m_any = min(m_any, v)
-                m = min(m, v if free_at[j] <= step else h.dtype.type(np.inf))
-            if m < low:
-                low = m
-                where = b
-            if m_any < low_any:
-                low_any = m_any
-                where_any = b
-            b += 32
-        if where < 0 or current + float(low_any) < best:
-            # aspiration, or everything is tabu
-            i = where_any
-            for j in range(where_any, min(where_any + 32, n)):
-                if sign[j] * h[j] == low_any:
-                    i = j
-                    break
-        else:
-            i = where
-            for j in range(where, min(where + 32, n)):
-                if free_at[j] <= step and sign[j] * h[j] == low:
-                    i = j
-                    break
+        i = _best_flip(h, sign)
+        if free_at[i] > now and not current + float(sign[i] * h[i]) < best:
+            free = _best_free_flip(h, sign, free_at, now)
+            i = free if free >= 0 else i
         current += float(sign[i] * h[i])
         flip(J, h, x, sign, i)
         step += 1
-        free_at[i] = step + tenure + below(rng, spread)
+        now += 1
+        free_at[i] = now + tenure + below(rng, spread)
         since += 1
         if since >= refresh:
             since = 0
@@ -292,6 +313,7 @@ def flip_tabu(  # type: ignore[no-untyped-def]
                     break
         if step - counters[BEST_STEP] >= patience:
             break
+    counters[CLOCK] = now
     counters[ACCEPTED] += step - counters[STEP]
     counters[STEP] = step
     counters[SINCE_REFRESH] = since

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.problems import QUBO, CardinalityQP
+from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
+from optiprune.solvers.errors import SolverOptionError
 
-from ..base import BaseSolver, Capabilities, Outcome, Watch
-from ..errors import SolverOptionError
 from .chunks import Incumbent
 from .construct import cheap_start, greedy_exchange_start
 from .instance import OutOfTime, Precision, build_instance, check_precision

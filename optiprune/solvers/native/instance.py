@@ -10,9 +10,8 @@ import numpy.typing as npt
 from numba import njit
 
 from optiprune.problems import CardinalityQP, FactoredMatrix, QuadraticProblem
-
-from ..base import Watch
-from ..errors import SolverOptionError
+from optiprune.solvers.base import Watch
+from optiprune.solvers.errors import SolverOptionError
 
 __all__ = ["Instance", "OutOfTime", "Precision", "aligned", "build_instance", "check_precision"]
 

@@ -18,7 +18,6 @@ from .exchange import (
     BEST,
     BEST_STEP,
     CURRENT,
-    FAST,
     RESTARTS,
     RUN_BEST,
     RUN_STEP,
@@ -29,6 +28,7 @@ from .exchange import (
 )
 from .instance import Instance
 from .rng import below
+from .vector import FAST, sum_argmax, sum_max, vmax
 
 __all__ = ["PairWorkspace", "exchange_descent", "exchange_tabu", "row_maxima"]
 
@@ -47,10 +47,7 @@ def row_maxima(J: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArra
 def _row_maxima(J, starts, out):  # type: ignore[no-untyped-def]
     for g in range(starts.shape[0] - 1):
         for i in range(starts[g], starts[g + 1]):
-            m = J[i, starts[g]]
-            for j in range(starts[g], starts[g + 1]):
-                m = max(m, J[i, j])
-            out[i] = m
+            out[i] = vmax(J[i, starts[g] : starts[g + 1]])
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -64,7 +61,6 @@ def _best_pair(  # type: ignore[no-untyped-def]
     """
     low = h.dtype.type(limit)
     slot = -1
-    block = 0
     # the row of the lowest bound first: it often holds the best pair, and then prunes the others
     lead = -1
     least = h.dtype.type(np.inf)
@@ -85,42 +81,26 @@ def _best_pair(  # type: ignore[no-untyped-def]
         g = pruned_group[p]
         if not h[i] - tops[g] - maxima[i] < low:
             continue
-        row = J[i]
-        need = h[i] - low  # only a leaver worth more than this helps
-        b = starts[g]
-        end = starts[g + 1]
-        while b < end:
-            m = need
-            for j in range(b, min(b + 32, end)):
-                m = max(m, leave[j] + row[j])
-            if m > need:
-                need = m
-                low = h[i] - m
-                slot = p
-                block = b
-            b += 32
+        delta = h[i] - sum_max(leave[starts[g] : starts[g + 1]], J[i, starts[g] : starts[g + 1]])
+        if delta < low:
+            low = delta
+            slot = p
     if slot < 0:
         return 0.0, -1, -1
     i = pruned[slot]
-    out = -1
-    top = h.dtype.type(-np.inf)
-    for j in range(block, min(block + 32, starts[pruned_group[slot] + 1])):
-        if leave[j] + J[i, j] > top:
-            top = leave[j] + J[i, j]
-            out = j
+    first = starts[pruned_group[slot]]
+    end = starts[pruned_group[slot] + 1]
+    out = sum_argmax(leave[first:end], J[i, first:end]) + first
     return float(h[i]) - float(h[out]) - float(J[i, out]), slot, out
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, inline="always")
-def _leavers(h, mask, kept, kept_starts, free_at, step, leave, tops):  # type: ignore[no-untyped-def]
+def _leavers(h, mask, starts, free_at, step, leave, tops):  # type: ignore[no-untyped-def]
     """Fill ``leave`` and ``tops`` for `_best_pair`; tabu variables stay put."""
     for j in range(h.shape[0]):
         leave[j] = (h[j] + mask[j]) if free_at[j] <= step else h.dtype.type(-np.inf)
     for g in range(tops.shape[0]):
-        m = h.dtype.type(-np.inf)
-        for q in range(kept_starts[g], kept_starts[g + 1]):
-            m = max(m, leave[kept[q]])
-        tops[g] = m
+        tops[g] = vmax(leave[starts[g] : starts[g + 1]])
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -135,7 +115,7 @@ def exchange_descent(  # type: ignore[no-untyped-def]
     current = floats[CURRENT]
     done = False
     for _ in range(steps):
-        _leavers(h, mask, kept, kept_starts, free_at, 0, leave, tops)
+        _leavers(h, mask, starts, free_at, 0, leave, tops)
         delta, slot, j = _best_pair(
             J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, 0, -tolerance
         )
@@ -225,13 +205,13 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
                 best = current
                 best_x[:] = x
                 counters[BEST_STEP] = step
-        _leavers(h, mask, kept, kept_starts, free_at, step, leave, tops)
+        _leavers(h, mask, starts, free_at, step, leave, tops)
         delta, slot, j = _best_pair(
             J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, step, np.inf
         )
         if slot < 0 or not current + delta < best:
             # aspiration: a tabu pair is taken if it beats the incumbent
-            _leavers(h, mask, kept, kept_starts, free_at, _FOREVER, leave, tops)
+            _leavers(h, mask, starts, free_at, _FOREVER, leave, tops)
             d2, s2, j2 = _best_pair(
                 J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, _FOREVER,
                 best - current,

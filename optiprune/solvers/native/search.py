@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..base import Watch
+from optiprune.solvers.base import Watch
+
 from .chunks import Incumbent, run_chunks
 from .exchange import (
     ACCEPTED,

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.problems import QUBO, CardinalityQP
+from optiprune.solvers.base import Watch
 
-from ..base import Watch
 from .chunks import Incumbent
 from .construct import cheap_start, greedy_exchange_start, repair_counts
 from .instance import Instance, build_instance
