@@ -9,6 +9,7 @@ QUBO, CardinalityQP or BudgetQP.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +60,8 @@ def write_mps(problem: Problem, path: str | os.PathLike[str], *, linearised: boo
 def read_lp(path: str | os.PathLike[str], *, max_n: int = MAX_N) -> QUBO | CardinalityQP | BudgetQP:
     """Read an LP file with binary variables, an objective of degree <= 2 and linear rows.
 
-    The type is the narrowest that fits. A maximised objective is negated.
+    The type is the narrowest that fits. A maximised objective is negated. Variables named x0 ..
+    x{n-1} go by their numbers, others in the order in which they first appear.
 
     Raises
     ------
@@ -174,9 +176,10 @@ def _write_by_pyomo(problem: MIQP, path: str | os.PathLike[str], linearised: boo
 
     model = to_pyomo(problem, linearised=linearised)
     with replacing(path, ".lp") as temporary:
-        model.write(
-            str(temporary), format=ProblemFormat.cpxlp, io_options={"symbolic_solver_labels": True}
-        )
+        labels = {"symbolic_solver_labels": True}
+        model.write(str(temporary), format=ProblemFormat.cpxlp, io_options=labels)
+        # SCIP's reader stops at the blanks in "w ^ 2"
+        temporary.write_text(temporary.read_text(encoding="ascii").replace(" ^ 2", "^2"))
 
 
 def _read(path: Path, kind: Literal[".lp", ".mps"], max_n: int) -> QUBO | CardinalityQP | BudgetQP:
@@ -215,7 +218,7 @@ def _parse(path: Path, kind: str, data: bytes) -> Any:
         copy.write_bytes(data)
         highs = _quiet()
         if highs.readModel(str(copy)) != highspy.HighsStatus.kOk:
-            raise located(path, None, "HiGHS cannot parse the file")
+            raise located(path, None, "HiGHS cannot parse the file, or not without warnings")
         return highs.getModel()
 
 
@@ -252,11 +255,25 @@ def _problem(path: Path, model: Any) -> QUBO | CardinalityQP | BudgetQP:
         np.add.at(q, (index, column), 0.5 * value)
         if hessian.format_ == highspy.HessianFormat.kTriangular:
             np.add.at(q, (column, index), np.where(index == column, 0.0, 0.5 * value))
+    order = _variable_order(names)
     return from_rows(
-        sign * q,
-        sign * np.array(lp.col_cost_),
+        sign * q[np.ix_(order, order)],
+        sign * np.array(lp.col_cost_)[order],
         sign * float(lp.offset_),
-        A,
+        A[:, order],
         np.array(lp.row_lower_),
         np.array(lp.row_upper_),
     )
+
+
+def _variable_order(names: list[str]) -> npt.NDArray[np.int64]:
+    """Columns in the order of the problem's variables.
+
+    An LP file lists terms that are not zero, so its columns come in the order of appearance; our
+    own names say which variable is which.
+    """
+    n = len(names)
+    numbers = [int(s[1:]) if re.fullmatch(r"x\d{1,9}", s) else -1 for s in names]
+    if sorted(numbers) != list(range(n)):
+        return np.arange(n)
+    return np.argsort(np.array(numbers))

@@ -59,7 +59,9 @@ def fisher_problem(
     G = G + np.sqrt(1.0 - correlation) * rng.normal(size=(count, n))
     # samples differ in loss, weights in sensitivity, by orders of magnitude
     G = G * np.exp(rng.normal(scale=1.0, size=(count, 1))) * np.exp(rng.normal(scale=0.5, size=n))
-    w = rng.normal(size=n)
+    # away from a minimum the mean gradient does not vanish
+    G = G + 0.3 * np.abs(G).mean(axis=0) * rng.normal(size=n)
+    w = 0.2 * rng.normal(size=n)
     current = np.zeros(n, dtype=np.int8)
     current[np.argsort(-np.abs(w), kind="stable")[:k]] = 1
     v = current * w

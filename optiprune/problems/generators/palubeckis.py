@@ -3,8 +3,9 @@
 G. Palubeckis, "Multistart tabu search strategies for the unconstrained binary quadratic
 optimization problem", Annals of Operations Research 131 (2004). His C program draws from the
 Lehmer generator ``s <- 16807 s mod (2**31 - 1)``: for each row i, the diagonal entry; then for each
-j > i one draw that decides whether the entry is there, and if it is, one more for its value. Draws
-pass through a C ``float``, so they are rounded to float32 here.
+j > i one draw that decides whether the entry is there, and if it is, one more for its value. The
+deciding draw passes through a C ``float``, the values do not: rounding both, or neither, gives
+other instances (with rounded values, tabu search finds 3931591 for p3000.1, above the best known).
 
 He maximises ``x'Qx`` with symmetric Q (off-diagonal entries count twice); the problems here
 minimise, so **their energy is minus his value**.
@@ -65,6 +66,8 @@ PALUBECKIS_BEST_KNOWN: Mapping[str, int] = MappingProxyType(
         "p4000.1": 6181830,
         "p4000.2": 7801355,
         "p4000.3": 7741685,
+        "p4000.4": 8711822,
+        "p4000.5": 8908979,
         "p5000.1": 8559680,
         "p6000.1": 11384976,
         "p7000.1": 14478676,
@@ -112,7 +115,8 @@ def palubeckis(n: int, density: int, seed: int) -> QUBO:
         m = n - 1 - i
         draws = state * powers[: 1 + 2 * m] % _MODULUS
         q[i, i] = -_entry(draws[:1])[0]
-        kept = _uniform(draws, 100.0) <= density
+        # the original compares after storing the draw in a C float
+        kept = (100.0 * draws / 2147483648.0).astype(np.float32) <= density
         at = _deciding(kept, m)
         present = kept[at]
         q[i, i + 1 :][present] = -_entry(draws[at[present] + 1])
@@ -133,13 +137,9 @@ def _powers(count: int) -> npt.NDArray[np.int64]:
     return out[:count]
 
 
-def _uniform(draws: npt.NDArray[np.int64], width: float) -> npt.NDArray[np.float32]:
-    """Draws scaled to [0, width), rounded to a C float as the original program stores them."""
-    return (width * draws / 2147483648.0).astype(np.float32)
-
-
-def _entry(draws: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    return np.floor(_uniform(draws, 201.0)) - np.float32(100.0)
+def _entry(draws: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Integers in -100 .. 100, from draws in double precision."""
+    return np.asarray(np.floor(201.0 * draws / 2147483648.0) - 100.0)
 
 
 def _deciding(kept: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.int64]:
