@@ -27,6 +27,7 @@ class TextLines:
         self.path = path
         self.line = 0
         self._file: BinaryIO = open(path, "rb")  # noqa: SIM115
+        self._tokens = self._read()
 
     def __enter__(self) -> TextLines:
         return self
@@ -40,6 +41,9 @@ class TextLines:
         self._file.close()
 
     def __iter__(self) -> Iterator[list[bytes]]:
+        return self._tokens
+
+    def _read(self) -> Iterator[list[bytes]]:
         while raw := self._file.readline(_MAX_LINE + 1):
             self.line += 1
             if len(raw) > _MAX_LINE:
@@ -55,7 +59,8 @@ class TextLines:
 
     def next(self, what: str) -> list[bytes]:
         """The next line's tokens; at the end of the file an error that names ``what``."""
-        for tokens in self:
+        tokens = next(self._tokens, None)
+        if tokens is not None:
             return tokens
         self.line += 1
         raise self.error(f"the file ends where {what} should be (truncated?)")
@@ -78,10 +83,10 @@ class TextLines:
 
     def number(self, token: bytes, what: str) -> float:
         try:
-            value = float(token) if b"_" not in token else math.nan
+            value = float(token)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
+        if not math.isfinite(value) or b"_" in token:
             raise self.error(f"{what} must be a finite number, got {_show(token)}")
         return value
 
