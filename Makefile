@@ -3,7 +3,7 @@
 #   make test    lint, types, import directions, tests (what CI runs)
 #   make lint    the same without the tests
 #   make format  let ruff rewrite what it can
-#   make bench   the benchmarks (minutes)
+#   make bench   the benchmarks on Fashion-MNIST (minutes; apt install dataset-fashion-mnist)
 #   make docs    the documentation, into site/
 #   make clean   remove everything that these targets made
 
@@ -59,7 +59,8 @@ format: $(DEV)
 	$(BIN)/ruff format .
 
 bench: $(DEV)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.layer_error
 
 docs: $(DOCS)
 	$(BIN)/mkdocs build --strict --quiet --site-dir site

@@ -62,6 +62,13 @@ def test_make_knows_the_target(target: str) -> None:
     assert done.stdout.strip()
 
 
+def test_make_bench_runs_modules_that_exist() -> None:
+    modules = re.findall(r"python -m (benchmarks[.\w]*)", (ROOT / "Makefile").read_text())
+    assert modules
+    for module in modules:
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+
+
 def test_make_test_runs_every_check_and_pytest_last() -> None:
     makefile = (ROOT / "Makefile").read_text()
     lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
