@@ -118,6 +118,18 @@ def test_large_spread_of_supports_agrees_with_single_rows():
         assert torch.allclose(together[one], alone, atol=1e-9)
 
 
+def test_large_supports_satisfy_the_normal_equations():
+    rng = np.random.default_rng(4)
+    _, _, (H, target, energy, mask, values) = problem(rng, rows=4, cols=300, n=900, density=0.6)
+    mask[3] = False
+    mask[3, :7] = True
+    out = refit_rows(H, target, energy, mask, values, damping=1e-6)
+    ridge = 1e-6 * H[0].diagonal().mean()
+    slope = out.values @ H[0] - target + ridge * (out.values - values)
+    assert slope[mask].abs().max() < 1e-6 * target.abs().max()
+    assert (out.values[~mask] == 0).all()
+
+
 def test_fast_enough_for_a_layer():
     rng = np.random.default_rng(1)
     _, _, args = problem(rng, rows=512, cols=784, n=1000, density=0.1)
