@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ from optiprune.problems.linearise import LinearModel
 from optiprune.solvers.errors import SolverError
 
 from .backend import load_backend
+from .interruptible import run_interruptible
 
 __all__ = ["fill_milp", "highspy_module", "new_highs", "run_highs", "set_option"]
 
@@ -60,35 +60,10 @@ def fill_milp(h: Any, model: LinearModel) -> None:
 
 
 def run_highs(h: Any, cancel: Callable[[], None]) -> bool:
-    """``h.run()``; whether the user interrupted it.
+    """``h.run()``; whether the user interrupted it, in which case ``cancel()`` must stop it.
 
-    It runs in a thread of its own for two reasons. Ctrl-C reaches Python while HiGHS works:
-    ``cancel()`` must then make a callback end the run. And HiGHS keeps one task executor a thread,
-    whose size is fixed by the first solve there: in the caller's thread, a second solve with
-    another number of threads would fail.
+    It runs in a thread of its own, for Ctrl-C and for another reason: HiGHS keeps one task executor
+    a thread, whose size is fixed by the first solve there. In the caller's thread, a second solve
+    with another number of threads would fail.
     """
-    done = threading.Event()
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            h.run()
-        except BaseException as e:
-            failure.append(e)
-        finally:
-            done.set()
-
-    # a daemon, so that a second Ctrl-C can end the process although HiGHS has not listened yet
-    threading.Thread(target=work, name="highs", daemon=True).start()
-    interrupted = False
-    while not done.is_set():
-        try:
-            done.wait(0.1)
-        except KeyboardInterrupt:
-            cancel()
-            if interrupted:
-                raise
-            interrupted = True
-    if failure:
-        raise failure[0]
-    return interrupted
+    return run_interruptible(h.run, cancel)[1]
