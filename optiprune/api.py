@@ -18,6 +18,7 @@ from optiprune.engine.errors import StepFailedError
 from optiprune.engine.records import StepRecord
 from optiprune.engine.result import RunReport
 from optiprune.engine.run import EngineResult, PruningRun
+from optiprune.engine.threads import fixed_threads
 from optiprune.masks import AppliedMasks, MaskSet, weight_hashes
 from optiprune.progress import StepProgress
 from optiprune.solvers import Solver, Stop, TimeLimit
@@ -130,7 +131,7 @@ def optimize_masks(
         train, held = whole.split(settings.accept.holdout, np.random.default_rng(split))
     if held is not None:
         held = held.sample(settings.accept.samples, np.random.default_rng(draw))
-    with StepProgress(progress) as line:
+    with StepProgress(progress) as line, fixed_threads(settings.threads):
         run = PruningRun(
             model=model,
             train=train,

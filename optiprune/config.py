@@ -137,7 +137,7 @@ class BatchOptions(_Section):
 
     size: int = Field(2048, ge=2, description="Weights in a batch: variables of one problem.")
     steps: int = Field(
-        60, ge=0, description="Batches solved per stage (global objective), all stages alike."
+        80, ge=0, description="Batches solved per stage (global objective), all stages alike."
     )
     sweeps: int = Field(
         1, ge=0, description="Passes over the rows of each layer (reconstruction objective)."
@@ -146,7 +146,7 @@ class BatchOptions(_Section):
         None, gt=0, description="Stop the search after this many seconds (global objective)."
     )
     patience: int = Field(
-        12, ge=1, description="Stop a stage after this many rejected steps in a row."
+        20, ge=1, description="Stop a stage after this many rejected steps in a row."
     )
     across: Literal["model", "layer"] = Field(
         "model",
@@ -186,10 +186,10 @@ class CurvatureOptions(_Section):
         "from the model's own outputs.",
     )
     samples: int = Field(
-        1000, ge=1, description="Calibration samples drawn for each step's Fisher."
+        2000, ge=1, description="Calibration samples drawn for each step's Fisher."
     )
     gradient_samples: int | None = Field(
-        None,
+        8000,
         ge=1,
         description="Samples for the gradient, at least those of the Fisher; none: same.",
     )
@@ -200,7 +200,7 @@ class CurvatureOptions(_Section):
         1e-2, ge=0, description="Trust-region ridge rho added to the curvature, absolute."
     )
     adapt_ridge: bool = Field(
-        True,
+        False,
         description="Double the ridge after a step that raised the held-out loss (64-fold at "
         "most), halve it again after one that lowered it.",
     )
@@ -248,6 +248,13 @@ class Config(_Section):
         0, ge=0, description="The one seed; every task draws from its own child of it."
     )
     workers: int = Field(1, ge=1, description="Threads that solve problems side by side.")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="Threads of torch and BLAS inside a run; 0 takes all usable cores. Fixed here, "
+        "so that the masks do not depend on the environment. On a machine that others use too, 1 "
+        "can be many times faster.",
+    )
     prune: PruneOptions = Field(PruneOptions(), description="")
     layers: LayerOptions = Field(LayerOptions(), description="")
     initial: InitialOptions = Field(InitialOptions(), description="")

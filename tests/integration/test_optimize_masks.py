@@ -19,6 +19,7 @@ from optiprune.problems import QUBO, CardinalityQP
 from optiprune.solvers import Capabilities, Solution, UnsupportedProblemError, get
 
 FAST = {
+    "threads": 1,
     "batches": {"size": 256, "steps": 12},
     "curvature": {"samples": 400, "gradient_samples": 800},
     "solver": {"name": "annealing", "sweeps": 4},
