@@ -190,7 +190,7 @@ SOLVERS = {
     "dimod": {
         "name": "dimod",
         "sampler": "dwave.samplers:SimulatedAnnealingSampler",
-        "parameters": {"num_reads": 20},
+        "reads": 20,
     },
 }
 
