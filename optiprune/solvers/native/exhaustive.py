@@ -97,8 +97,8 @@ def assignments(problem: Any) -> float:
         logs = sum(
             math.log2(_binomial(int(s), int(k))) for s, k in zip(sizes, problem.k, strict=True)
         )
-        return 2.0 ** min(logs, 1000.0)
-    return 2.0 ** min(n, 1000)
+        return float(2.0 ** min(logs, 1000.0))
+    return float(2.0 ** min(n, 1000))
 
 
 def _binomial(n: int, k: int) -> float:
@@ -115,8 +115,8 @@ def _tree(problem: Any, watch: Watch, incumbent: Incumbent) -> str | None:
     fields[0, :n] = problem.linear + problem.diagonal()
     energies = np.full(n + 1, problem.offset)
     if isinstance(problem, CardinalityQP):
-        groups = np.ascontiguousarray(problem.groups)
-        room = np.ascontiguousarray(problem.k)
+        groups = problem.groups.astype(np.int64)
+        room = problem.k.astype(np.int64)
     else:
         groups, room = np.zeros(n, dtype=np.int64), np.array([-1], dtype=np.int64)
     if isinstance(problem, BudgetQP):

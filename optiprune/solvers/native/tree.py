@@ -16,6 +16,16 @@ __all__ = ["walk"]
 
 
 @njit(cache=True, nogil=True)
+def _within(use, least, most, lower, upper):  # type: ignore[no-untyped-def]
+    """Whether some completion may still meet every budget row."""
+    for r in range(use.shape[0]):
+        slack = 1e-9 * (1.0 + abs(use[r]))
+        if use[r] + least[r] > upper[r] + slack or use[r] + most[r] < lower[r] - slack:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
 def walk(  # type: ignore[no-untyped-def]
     J,
     fields,
@@ -63,22 +73,15 @@ def walk(  # type: ignore[no-untyped-def]
         g = groups[d]
         if tried[d] == 0:
             tried[d] = 1
-            fits = room[g] < 0 or counts[g] < room[g]
             for r in range(rows):
-                spent = use[d, r] + A[r, d]
-                slack = 1e-9 * (1.0 + abs(spent))
-                if spent + least[d + 1, r] > upper[r] + slack:
-                    fits = False
-                elif spent + most[d + 1, r] < lower[r] - slack:
-                    fits = False
-            if fits:
+                use[d + 1, r] = use[d, r] + A[r, d]
+            fits = room[g] < 0 or counts[g] < room[g]
+            if fits and _within(use[d + 1], least[d + 1], most[d + 1], lower, upper):
                 x[d] = 1
                 counts[g] += 1
                 energies[d + 1] = energies[d] + fields[d, d]
                 for j in range(d + 1, n):
                     fields[d + 1, j] = fields[d, j] + J[d, j]
-                for r in range(rows):
-                    use[d + 1, r] = use[d, r] + A[r, d]
                 d += 1
                 tried[d] = 0
         elif tried[d] == 1:
@@ -86,19 +89,13 @@ def walk(  # type: ignore[no-untyped-def]
             if x[d] == 1:
                 x[d] = 0
                 counts[g] -= 1
-            fits = room[g] < 0 or counts[g] + rest[d + 1, g] >= room[g]
             for r in range(rows):
-                slack = 1e-9 * (1.0 + abs(use[d, r]))
-                if use[d, r] + least[d + 1, r] > upper[r] + slack:
-                    fits = False
-                elif use[d, r] + most[d + 1, r] < lower[r] - slack:
-                    fits = False
-            if fits:
+                use[d + 1, r] = use[d, r]
+            fits = room[g] < 0 or counts[g] + rest[d + 1, g] >= room[g]
+            if fits and _within(use[d + 1], least[d + 1], most[d + 1], lower, upper):
                 energies[d + 1] = energies[d]
                 for j in range(d + 1, n):
                     fields[d + 1, j] = fields[d, j]
-                for r in range(rows):
-                    use[d + 1, r] = use[d, r]
                 d += 1
                 tried[d] = 0
         else:
