@@ -1,4 +1,4 @@
-"""Simulated annealing: exchanges at fixed cardinality, flips without constraints."""
+"""Simulated annealing: exchanges at fixed cardinality, flips without, both under budgets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from optiprune.problems import QUBO, CardinalityQP
+from optiprune.problems import QUBO, BudgetQP, CardinalityQP
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
 
+from .budget_search import BudgetSearch, BudgetStart, budget_start
 from .chunks import Incumbent
 from .instance import OutOfTime, Precision, check_precision
 from .search import ExchangeSearch, FlipSearch, search_at
@@ -29,6 +30,7 @@ class Annealing(BaseSolver):
     `CardinalityQP`: exchanges inside a group, so that every state is feasible. ``"heat-bath"``
     takes a random pruned i in and lets go of one of the k + 1 kept, drawn from their Boltzmann
     weights; ``"metropolis"`` proposes random pairs. `QUBO`: flips in order, by Metropolis' rule.
+    `BudgetQP`: random flips and exchanges that keep every budget, by Metropolis' rule.
     Temperatures fall geometrically, between those at which a share ``start_acceptance`` and
     ``end_acceptance`` of the moves would be accepted at the start (greedy or x0, descended to a
     local optimum); then the best state found descends again.
@@ -60,7 +62,7 @@ class Annealing(BaseSolver):
     precision: Precision = "auto"
 
     name: ClassVar[str] = "annealing"
-    capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP}))
+    capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP, BudgetQP}))
 
     def __post_init__(self) -> None:
         if self.sweeps is not None and self.sweeps < 1:
@@ -94,8 +96,15 @@ class Annealing(BaseSolver):
         if self.restarts == 0 and watch.limits.unlimited:
             raise SolverOptionError("restarts=0 runs until a stop criterion is met; give one")
         incumbent = Incumbent(problem, watch)
+        message = ""
         reason: str | None = None
         try:
+            if isinstance(problem, BudgetQP):
+                start = budget_start(problem, x0, seed, watch, incumbent, self.precision)
+                message, reason = start.message, start.reason
+                if start.found and reason is None and problem.n:
+                    reason = self._within_budgets(start, seed, watch, incumbent)
+                return incumbent.outcome(reason or "completed", message)
             reason = self._search(problem, x0, seed, watch, incumbent)
         except OutOfTime:
             reason = "time"
@@ -103,7 +112,7 @@ class Annealing(BaseSolver):
             if incumbent.x is None:
                 raise
             reason = "interrupted"
-        return incumbent.outcome(reason or "completed")
+        return incumbent.outcome(reason or "completed", message)
 
     def _search(
         self,
@@ -125,7 +134,35 @@ class Annealing(BaseSolver):
             return reason
         begin = search.state.x.copy()
         hot, cold = self._temperatures(search)
-        sweeps = self.sweeps or _default_sweeps(problem.n, search.sweep)
+        return self._runs(search, problem, begin, hot, cold)
+
+    def _within_budgets(
+        self,
+        start: BudgetStart,
+        seed: np.random.SeedSequence,
+        watch: Watch,
+        incumbent: Incumbent,
+    ) -> str | None:
+        search = BudgetSearch(start, seed, watch, incumbent)
+        reason = search.descend()
+        if reason is not None:
+            return reason
+        begin = search.state.x.copy()
+        hot, cold = search.temperatures(self.start_acceptance, self.end_acceptance)
+        hot = hot if self.t_start is None else self.t_start
+        cold = cold if self.t_end is None else self.t_end
+        return self._runs(search, start.problem, begin, hot, min(hot, cold))
+
+    def _runs(
+        self,
+        search: ExchangeSearch | FlipSearch | BudgetSearch,
+        problem: QUBO | CardinalityQP | BudgetQP,
+        begin: npt.NDArray[np.int8],
+        hot: float,
+        cold: float,
+    ) -> str | None:
+        """Annealing runs from ``begin``, each ended by a descent from the best state so far."""
+        sweeps = self.sweeps_for(problem)
         runs = _default_restarts(problem.n) if self.restarts is None else self.restarts
         run = 0
         while True:
@@ -138,10 +175,21 @@ class Annealing(BaseSolver):
             run += 1
             if run == runs:
                 return None
-            watch.restarts += 1
+            search.watch.restarts += 1
             if runs == 0:
                 sweeps *= 2
             search.restart(begin)
+
+    def sweeps_for(self, problem: QUBO | CardinalityQP | BudgetQP) -> int:
+        """Sweeps of a run: ``sweeps``, or by size; more where few variables move."""
+        if self.sweeps is not None:
+            return self.sweeps
+        n = problem.n
+        movers = n
+        if isinstance(problem, CardinalityQP):
+            movers = 2 * (n - int(problem.k.sum()))
+        base = 100 if n < 512 else 200
+        return int(base * min(5.0, max(1.0, n / max(1, movers))))
 
     def _temperatures(self, search: ExchangeSearch | FlipSearch) -> tuple[float, float]:
         bath = self.moves == "heat-bath"
@@ -151,12 +199,6 @@ class Annealing(BaseSolver):
         if cold is None:
             cold = temperature_for(search.state, self.end_acceptance, bath)
         return hot, min(cold, hot)
-
-
-def _default_sweeps(n: int, movers: int) -> int:
-    """Sweeps of one run; more where few variables move, whose sweeps are short."""
-    base = 100 if n < 512 else 200
-    return int(base * min(5.0, max(1.0, 0.5 * n / max(1, movers))))
 
 
 def _default_restarts(n: int) -> int:

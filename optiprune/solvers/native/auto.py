@@ -1,7 +1,8 @@
-"""Choose a solver by the type and size of the problem, and say which one and why."""
+"""The default solver: picks one of the native ones and says which and why."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,24 +20,23 @@ from .tabu import Tabu
 
 __all__ = ["Auto"]
 
-# assignments that the tree of 'exhaustive' sees in about a millisecond
-_ENUMERABLE = 2.0**16
-# exchange tabu is best up to here, annealing above: docs/solvers.md has the measurement
-_TABU_MAX_N = 256
-_SWEEPS = 20
+# up to here all assignments are visited: a proof in some 10 ms
+_FEW = 1 << 18
+_FEW_SUPPORTS = 1 << 14
+# exchange tabu is best up to here, heat-bath annealing above
+_TABU_N = 256
 
 
 @dataclass(frozen=True)
 class Auto(BaseSolver):
-    """Picks 'exhaustive', 'tabu', 'annealing' or 'local-search'; ``stats.message`` says which.
+    """Chooses by type and size; ``stats.message`` says what was chosen and why.
 
-    - few enough assignments to enumerate in a moment: exhaustive, with a proof;
-    - an MIQP: local-search on supports;
-    - up to 256 variables: tabu; more: annealing, 20 sweeps times ``effort``.
+    Few assignments: exhaustive. `MIQP`: local search (support exchanges). `BudgetQP`: annealing.
+    `CardinalityQP`: tabu search up to 256 variables, annealing above. `QUBO`: tabu search.
 
-    Parameters
+    Attributes
     ----------
-    effort : factor on the work of the heuristics, > 0
+    effort : multiplies the sweeps, iterations or starts of the solver chosen; 1 is its default
     """
 
     effort: float = 1.0
@@ -47,22 +47,40 @@ class Auto(BaseSolver):
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.effort < float("inf"):
-            raise SolverOptionError(f"effort must be positive and finite, got {self.effort!r}")
+        if not 0 < self.effort < math.inf:
+            raise SolverOptionError(f"effort must be a positive number, got {self.effort}")
 
-    def choose(self, problem: Any) -> tuple[BaseSolver, str]:
-        """The solver for a problem, and the reason."""
-        count = assignments(problem)
-        if count <= _ENUMERABLE:
-            return Exhaustive(), f"{count:.3g} assignments can be enumerated"
+    def choose(self, problem: QUBO | CardinalityQP | BudgetQP | MIQP) -> tuple[BaseSolver, str]:
+        """The solver for a problem, with the reason in words."""
+        n = problem.n
+        few = _FEW_SUPPORTS if isinstance(problem, MIQP) else _FEW
+        if isinstance(problem, CardinalityQP | MIQP) or n <= 64:
+            count = assignments(problem)
+            if count <= few * self.effort:
+                return Exhaustive(), f"only {count} assignments, all of them can be visited"
         if isinstance(problem, MIQP):
-            return LocalSearch(), "an MIQP: exchange search on supports"
+            starts = max(1, round(self.effort * LocalSearch().starts_for(problem)))
+            return LocalSearch(starts=starts), "supports with re-fitted weights: exact exchanges"
         if isinstance(problem, BudgetQP):
-            return Annealing(), "linear budgets: flips and exchanges"
-        if problem.n <= _TABU_MAX_N:
-            return Tabu(), f"n = {problem.n} <= {_TABU_MAX_N}"
-        sweeps = max(1, round(_SWEEPS * self.effort))
-        return Annealing(sweeps=sweeps, restarts=1), f"n = {problem.n} > {_TABU_MAX_N}"
+            solver = Annealing()
+            return (
+                replace(solver, sweeps=self._scaled(solver.sweeps_for(problem))),
+                "linear budgets: annealing within them",
+            )
+        if isinstance(problem, CardinalityQP) and n > _TABU_N:
+            solver = Annealing()
+            return (
+                replace(solver, sweeps=self._scaled(solver.sweeps_for(problem))),
+                f"{n} variables at fixed cardinality: heat-bath exchanges lead above {_TABU_N}",
+            )
+        tabu = Tabu()
+        tabu = replace(tabu, iterations=self._scaled(tabu.iterations_for(problem)))
+        if isinstance(problem, CardinalityQP):
+            return tabu, f"{n} variables at fixed cardinality: exchange tabu leads up to {_TABU_N}"
+        return tabu, f"{n} variables without constraints: one-flip tabu with restarts"
+
+    def _scaled(self, amount: int) -> int:
+        return max(1, round(amount * self.effort))
 
     def _solve(
         self,
@@ -71,10 +89,10 @@ class Auto(BaseSolver):
         seed: np.random.SeedSequence,
         watch: Watch,
     ) -> Outcome:
-        solver, reason = self.choose(problem)
+        solver, why = self.choose(problem)
         outcome = solver._solve(problem, x0, seed, watch)
-        message = f"chose '{solver.name}': {reason}"
+        said = f"auto chose '{solver.name}': {why}"
         if outcome.stats.message:
-            message = f"{message}; {outcome.stats.message}"
-        stats = replace(outcome.stats, message=message)
-        return replace(outcome, stats=stats)
+            said = f"{said}; {outcome.stats.message}"
+        extra = {**outcome.stats.extra, "chosen": solver.name}
+        return replace(outcome, stats=replace(outcome.stats, message=said, extra=extra))

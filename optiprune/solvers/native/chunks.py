@@ -88,7 +88,8 @@ def run_chunks(
         reason = incumbent.reason_to_stop()
         if reason is not None:
             return reason
-        ask = int(min(chunk, total - done, max(1, watch.limits.iterations - watch.moves)))
+        patience = watch.limits.no_improvement - (watch.moves - watch.last_improvement)
+        ask = int(min(chunk, total - done, watch.limits.iterations - watch.moves, patience))
         if ask <= 0:
             return None
         t = time.perf_counter()

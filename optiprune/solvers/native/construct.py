@@ -6,8 +6,13 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from .instance import Instance, compute_fields
+from optiprune.solvers.base import Watch
+
+from .instance import Instance, OutOfTime, compute_fields
 from .vector import FAST, argmax
+
+# entries of J read between two looks at the clock
+_WORK = 10_000_000
 
 __all__ = ["cheap_start", "greedy_exchange_start", "repair_counts"]
 
@@ -25,7 +30,9 @@ def cheap_start(
     return x
 
 
-def greedy_exchange_start(inst: Instance, direction: str = "both") -> npt.NDArray[np.int8]:
+def greedy_exchange_start(
+    inst: Instance, direction: str = "both", watch: Watch | None = None
+) -> npt.NDArray[np.int8]:
     """Greedy assignment in the order of the kernels.
 
     'forward' adds the variable of least marginal cost until every group is full, 'backward'
@@ -37,7 +44,7 @@ def greedy_exchange_start(inst: Instance, direction: str = "both") -> npt.NDArra
         if direction != "both" and forward != (direction == "forward"):
             continue
         x = np.full(inst.n, 0 if forward else 1, dtype=np.int8)
-        energy = _fill_counts(inst, x)
+        energy = _fill_counts(inst, x, watch)
         if found is None or energy < best:
             found, best = x, energy
     assert found is not None
@@ -51,30 +58,34 @@ def repair_counts(inst: Instance, x: npt.NDArray[np.int8]) -> npt.NDArray[np.int
     return out
 
 
-def _fill_counts(inst: Instance, x: npt.NDArray[np.int8]) -> float:
-    n_groups = len(inst.k)
-    h = np.zeros(inst.n, inst.J.dtype)
-    return float(
-        _complete(
-            inst.J,
-            inst.a,
-            x,
-            inst.starts,
-            inst.k,
-            h,
-            np.zeros(n_groups, np.int64),
-            np.zeros(inst.n),
-        )
-    )
+def _fill_counts(inst: Instance, x: npt.NDArray[np.int8], watch: Watch | None = None) -> float:
+    """Fill the counts of x in place; its energy, offset left out.
+
+    Raises `OutOfTime` when the time limit of ``watch`` passes, with x unfinished.
+    """
+    missing = np.zeros(len(inst.k), np.int64)
+    gain = np.zeros(inst.n, inst.J.dtype)
+    scratch = np.zeros(inst.n)
+    todo = _open(inst.J, inst.a, x, inst.starts, inst.k, gain, missing, scratch)
+    steps = max(1, _WORK // max(1, inst.n))
+    while todo > 0:
+        if watch is not None:
+            if watch.elapsed >= watch.limits.time_s:
+                raise OutOfTime
+            watch.moves += min(steps, todo)
+        _complete(inst.J, x, inst.starts, gain, missing, min(steps, todo))
+        todo -= steps
+    compute_fields(inst.J, inst.a, x, scratch)
+    on = x == 1
+    return float(0.5 * (scratch[on].sum() + inst.a[on].sum()))
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def _complete(J, a, x, starts, k, gain, missing, scratch):  # type: ignore[no-untyped-def]
-    """Add to groups that lack ones and remove from groups that have too many, best first.
+def _open(J, a, x, starts, k, gain, missing, scratch):  # type: ignore[no-untyped-def]
+    """Set up `_complete`; returns the number of steps that it has to take.
 
     ``gain`` is minus the change of energy of the flip of each variable that may still flip.
     """
-    n = a.shape[0]
     compute_fields(J, a, x, scratch)
     todo = 0
     for g in range(k.shape[0]):
@@ -87,7 +98,13 @@ def _complete(J, a, x, starts, k, gain, missing, scratch):  # type: ignore[no-un
             may = (missing[g] > 0 and not x[i]) or (missing[g] < 0 and x[i])
             # the sign by which a field counts as a gain is the group's: + to remove, - to add
             gain[i] = (scratch[i] if missing[g] < 0 else -scratch[i]) if may else -np.inf
-    for _ in range(todo):
+    return todo
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _complete(J, x, starts, gain, missing, steps):  # type: ignore[no-untyped-def]
+    """Add to groups that lack ones and remove from groups that have too many, best first."""
+    for _ in range(steps):
         i = argmax(gain)
         g = np.searchsorted(starts, i, side="right") - 1
         adds = missing[g] > 0
@@ -97,20 +114,13 @@ def _complete(J, a, x, starts, k, gain, missing, scratch):  # type: ignore[no-un
             for j in range(starts[g], starts[g + 1]):
                 gain[j] = -np.inf
         row = J[i]
-        for gg in range(k.shape[0]):
+        for gg in range(missing.shape[0]):
             if missing[gg] == 0:
                 continue
-            s = starts[gg]
             if (missing[gg] > 0) == adds:
-                for j in range(s, starts[gg + 1]):
+                for j in range(starts[gg], starts[gg + 1]):
                     gain[j] -= row[j]
             else:
-                for j in range(s, starts[gg + 1]):
+                for j in range(starts[gg], starts[gg + 1]):
                     gain[j] += row[j]
         gain[i] = -np.inf
-    compute_fields(J, a, x, scratch)
-    energy = 0.0
-    for i in range(n):
-        if x[i]:
-            energy += 0.5 * (scratch[i] + a[i])
-    return energy

@@ -26,6 +26,7 @@ __all__ = [
     "CLOCK",
     "CURRENT",
     "IN_SWEEP",
+    "REFUSED",
     "RESTARTS",
     "RUN_BEST",
     "RUN_STEP",
@@ -40,8 +41,8 @@ __all__ = [
 ]
 
 # counters, int64; RUN_STEP: step of the last improvement since the last restart; CLOCK: ticks of
-# tabu tenures
-STEP, ACCEPTED, SINCE_REFRESH, BEST_STEP, IN_SWEEP, RUN_STEP, RESTARTS, CLOCK = range(8)
+# tabu tenures; REFUSED: proposals in a row that did not improve
+STEP, ACCEPTED, SINCE_REFRESH, BEST_STEP, IN_SWEEP, RUN_STEP, RESTARTS, CLOCK, REFUSED = range(9)
 # floats: energy now, best since ever, temperature, best since the last restart (offset left out)
 CURRENT, BEST, TEMPERATURE, RUN_BEST = range(4)
 
@@ -73,7 +74,7 @@ class ExchangeState:
     kept_starts: npt.NDArray[np.int64]
     best_x: npt.NDArray[np.int8]
     scratch: npt.NDArray[np.float64]
-    counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(8, np.int64))
+    counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(16, np.int64))
     floats: npt.NDArray[np.float64] = field(
         default_factory=lambda: np.array([0.0, np.inf, 0.0, np.inf])
     )
@@ -134,11 +135,6 @@ class ExchangeState:
     def can_move(self) -> bool:
         """Whether any exchange exists."""
         return len(self.pruned) > 0
-
-    @property
-    def exchange_scale(self) -> float:
-        """Mean |h| over the kept variables that can move: the scale of temperatures."""
-        return float(np.abs(self.h[self.kept]).mean(dtype=np.float64)) if len(self.kept) else 0.0
 
 
 def refresh_interval(n: int) -> int:

@@ -1,9 +1,9 @@
-"""Exhaustive search: every feasible assignment is seen, so the best one is proven."""
+"""Exhaustive search: every assignment, hence a proof."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,29 +16,42 @@ from optiprune.solvers.errors import SolverOptionError, UnsupportedProblemError
 from optiprune.solvers.result import Status
 
 from .chunks import Incumbent, run_chunks
-from .tree import group_rest, walk
+from .construct import cheap_start
+from .enumerate import gray_walk, support_tree, tree_walk
+from .instance import Instance, OutOfTime, build_instance
+from .support_search import SupportSearch
 
-__all__ = ["Exhaustive"]
+__all__ = ["Exhaustive", "assignments"]
 
-# one support costs a linear solve in Python, one assignment some nanoseconds in a kernel
-_SUPPORT_COST = 2000
+# a support costs about this many times an assignment
+_SUPPORT_COST = 32
+
+
+def assignments(problem: Problem) -> int:
+    """How many assignments an exhaustive search visits: 2^n, or the product of the C(size, k)."""
+    if isinstance(problem, MIQP):
+        return math.comb(problem.n, problem.k)
+    if isinstance(problem, CardinalityQP):
+        sizes = np.bincount(problem.groups, minlength=problem.n_groups)
+        return math.prod(math.comb(int(s), int(k)) for s, k in zip(sizes, problem.k, strict=True))
+    return 1 << problem.n
 
 
 @dataclass(frozen=True)
 class Exhaustive(BaseSolver):
-    """Enumerate every feasible assignment and prove the best one.
+    """Visits every assignment: OPTIMAL when it comes to the end, FEASIBLE when stopped before.
 
-    A depth-first tree with the local fields kept for every depth, float64; branches that cannot
-    become feasible are cut. An MIQP is solved for every support. Stopped early, it returns what it
-    has as FEASIBLE.
+    `QUBO` and `BudgetQP` in the order of a Gray code (every assignment of a budgeted problem is
+    visited, feasible or not; INFEASIBLE when none is); `CardinalityQP` and `MIQP` by a tree of the
+    assignments with the right counts, so that what matters is C(n, k) and not n.
 
-    Parameters
+    Attributes
     ----------
-    max_assignments : most assignments it agrees to enumerate; more is an error before any work.
-        A support of an MIQP counts 2000. 2^28 take a few seconds.
+    max_assignments : refuse larger problems (for an MIQP a 32nd of it). The default, 2^28, is
+        some seconds; about 10 ns an assignment.
     """
 
-    max_assignments: float = 2.0**28
+    max_assignments: int = 1 << 28
 
     name: ClassVar[str] = "exhaustive"
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -46,18 +59,29 @@ class Exhaustive(BaseSolver):
     )
 
     def __post_init__(self) -> None:
-        if not self.max_assignments >= 1:
-            raise SolverOptionError(f"max_assignments must be >= 1, got {self.max_assignments!r}")
+        if self.max_assignments < 1:
+            raise SolverOptionError(f"max_assignments must be >= 1, got {self.max_assignments}")
 
     def require_support(self, problem: Problem) -> None:
-        """Also refuse what has too many assignments."""
+        """As in the base class; also refuses problems with too many assignments."""
         super().require_support(problem)
-        size = assignments(problem)
-        if size > self.max_assignments:
+        count = assignments(problem)
+        limit = self.max_assignments
+        unit = "assignments"
+        if isinstance(problem, MIQP):
+            limit, unit = max(1, limit // _SUPPORT_COST), "supports"
+        if count > limit:
+            size = str(count) if count < 10**9 else f"about 10^{len(str(count)) - 1}"
+            others = (
+                "'local-search' (no proof) or 'pyomo' with scip (a proof)"
+                if isinstance(problem, MIQP)
+                else "'annealing' (no proof), or 'highs' or 'pyomo' (a proof)"
+            )
             raise UnsupportedProblemError(
-                f"'exhaustive' would have to enumerate {size:.3g} assignments (n = {problem.n}), "
-                f"more than max_assignments = {self.max_assignments:.3g}; fix variables "
-                "(optiprune.problems.fix_variables), or use 'annealing', 'tabu' or 'highs'"
+                f"solver 'exhaustive' would visit {size} {unit} of this "
+                f"{type(problem).__name__} with n = {problem.n}, its limit is {limit}; use "
+                f"{others}, fix variables (optiprune.problems.fix_variables), or raise "
+                "max_assignments"
             )
 
     def _solve(
@@ -68,100 +92,153 @@ class Exhaustive(BaseSolver):
         watch: Watch,
     ) -> Outcome:
         incumbent = Incumbent(problem, watch)
-        if x0 is not None and problem.violation(x0) <= 1e-9:
-            incumbent.measure(x0.copy())
+        finished = False
+        reason: str | None = None
         try:
             if isinstance(problem, MIQP):
-                reason = _supports(problem, watch, incumbent)
+                finished, reason = self._supports(problem, x0, seed, watch, incumbent)
+            elif isinstance(problem, CardinalityQP):
+                finished, reason = self._tree(problem, watch, incumbent)
             else:
-                reason = _tree(problem, watch, incumbent)
+                finished, reason = self._gray(problem, watch, incumbent)
+        except OutOfTime:
+            reason = "time"
         except KeyboardInterrupt:
             if incumbent.x is None:
                 raise
             reason = "interrupted"
-        if reason is not None:
-            return incumbent.outcome(reason)
-        stats = watch.stats("completed")
+        stats = watch.stats("completed" if finished else reason or "completed")
+        if not finished:
+            status = Status.NO_INCUMBENT if incumbent.x is None else Status.FEASIBLE
+            return Outcome(incumbent.x, status, stats)
         if incumbent.x is None:
             return Outcome(None, Status.INFEASIBLE, stats)
-        return Outcome(incumbent.x, Status.OPTIMAL, stats, bound=incumbent.energy)
+        # the bound is the float64 energy of the best; `BaseSolver` caps it by the recomputed one
+        return Outcome(incumbent.x, Status.OPTIMAL, stats, bound=problem.energy(incumbent.x))
+
+    def _gray(
+        self, problem: QUBO | BudgetQP, watch: Watch, incumbent: Incumbent
+    ) -> tuple[bool, str | None]:
+        n = problem.n
+        if isinstance(problem, BudgetQP):
+            A, low, high = problem.A, problem.lower, problem.upper
+        else:
+            A, low, high = np.zeros((0, n)), np.zeros(0), np.zeros(0)
+            incumbent.measure(np.zeros(n, np.int8))
+        AT = np.ascontiguousarray(np.asarray(A, dtype=np.float64).T)
+        slack = 1e-7 * (1.0 + np.abs(AT).sum(axis=0))
+        lows = np.array(low, dtype=np.float64)
+        highs = np.array(high, dtype=np.float64)
+        inst = build_instance(problem, "float64", watch)
+        x, best_x = np.zeros(n, np.int8), np.zeros(n, np.int8)
+        h, use = np.zeros(n), np.zeros(len(lows))
+        counters = np.array([0, 1 << n], dtype=np.int64)
+        floats = np.array([0.0, np.inf])
+        target = watch.limits.target - inst.offset
+
+        def kernel(steps: int) -> int:
+            return int(
+                gray_walk(
+                    inst.J, inst.a, AT, lows, highs, slack, x, h, use, best_x, counters, floats,
+                    steps, target,
+                )
+            )  # fmt: skip
+
+        reason = _visit(kernel, inst, best_x, floats, watch, incumbent)
+        return bool(counters[0] == counters[1]), reason
+
+    def _tree(
+        self, problem: CardinalityQP, watch: Watch, incumbent: Incumbent
+    ) -> tuple[bool, str | None]:
+        n = problem.n
+        cost = np.asarray(problem.linear + problem.diagonal())
+        incumbent.measure(cheap_start(cost, problem.groups, problem.k))
+        inst = build_instance(problem, "float64", watch)
+        group = np.repeat(np.arange(len(inst.k)), np.diff(inst.starts)).astype(np.int64)
+        ends, need = inst.starts[1:].copy(), inst.k.copy()
+        x, best_x = np.zeros(n, np.int8), np.zeros(n, np.int8)
+        tried, ones = np.zeros(n + 1, np.int8), np.zeros(n, np.int64)
+        energy = np.zeros(n + 1)
+        counters = np.zeros(2, np.int64)
+        floats = np.array([0.0, np.inf])
+        target = watch.limits.target - inst.offset
+
+        def kernel(steps: int) -> int:
+            return int(
+                tree_walk(
+                    inst.J, inst.a, group, ends, need, x, tried, ones, energy, best_x, counters,
+                    floats, steps, target,
+                )
+            )  # fmt: skip
+
+        reason = _visit(kernel, inst, best_x, floats, watch, incumbent)
+        return bool(counters[0] < 0), reason
+
+    def _supports(
+        self,
+        problem: MIQP,
+        x0: npt.NDArray[np.int8] | None,
+        seed: np.random.SeedSequence,
+        watch: Watch,
+        incumbent: Incumbent,
+    ) -> tuple[bool, str | None]:
+        SupportSearch(problem, seed, watch, incumbent).first(x0)
+        n, k = problem.n, problem.k
+        H = np.ascontiguousarray(problem.dense(), dtype=np.float64).copy()
+        b, M = np.array(problem.b, dtype=np.float64), np.array(problem.M, dtype=np.float64)
+        x, best_x = np.zeros(n, np.int8), np.zeros(n, np.int8)
+        tried, rows = np.zeros(n + 1, np.int8), np.zeros(k, np.int64)
+        L, z, w = np.zeros((k + 1, k + 1)), np.zeros(k), np.zeros(k)
+        size, rank = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
+        energy = np.zeros(n + 1)
+        counters = np.zeros(2, np.int64)
+        floats = np.array([0.0, incumbent.energy - problem.offset])
+        target = watch.limits.target - problem.offset
+
+        def advance(steps: int) -> int:
+            done = 0
+            while done < steps and counters[0] >= 0:
+                before = floats[1]
+                done += int(
+                    support_tree(
+                        H, b, M, k, x, tried, rows, L, z, w, size, rank, energy, best_x, counters,
+                        floats, steps - done, target,
+                    )
+                )  # fmt: skip
+                if counters[1] == 1:
+                    true = problem.energy(x)
+                    if true - problem.offset < floats[1]:
+                        floats[1] = true - problem.offset
+                        best_x[:] = x
+                if floats[1] < before:
+                    watch.moves += done
+                    incumbent.offer(best_x.copy(), float(floats[1]) + problem.offset)
+                    watch.moves -= done
+                if incumbent.energy <= watch.limits.target:
+                    break
+            watch.moves += done
+            return done
+
+        reason = run_chunks(watch, incumbent, advance)
+        return bool(counters[0] < 0), reason
 
 
-def assignments(problem: Any) -> float:
-    """Number of assignments to enumerate (before budget rows cut any), as a float."""
-    n = problem.n
-    if isinstance(problem, MIQP):
-        return _binomial(n, problem.k) * _SUPPORT_COST
-    if isinstance(problem, CardinalityQP):
-        sizes = np.bincount(problem.groups, minlength=problem.n_groups)
-        logs = sum(
-            math.log2(_binomial(int(s), int(k))) for s, k in zip(sizes, problem.k, strict=True)
-        )
-        return float(2.0 ** min(logs, 1000.0))
-    return float(2.0 ** min(n, 1000))
-
-
-def _binomial(n: int, k: int) -> float:
-    count = math.comb(n, k)
-    return float(count) if count < 2**1000 else 2.0**1000
-
-
-def _tree(problem: Any, watch: Watch, incumbent: Incumbent) -> str | None:
-    """Walk the whole tree; None when it was seen to the end."""
-    n = problem.n
-    J = 2.0 * problem.dense(np.float64)
-    np.fill_diagonal(J, 0.0)
-    fields = np.zeros((n + 1, max(1, n)))
-    fields[0, :n] = problem.linear + problem.diagonal()
-    energies = np.full(n + 1, problem.offset)
-    if isinstance(problem, CardinalityQP):
-        groups = problem.groups.astype(np.int64)
-        room = problem.k.astype(np.int64)
-    else:
-        groups, room = np.zeros(n, dtype=np.int64), np.array([-1], dtype=np.int64)
-    if isinstance(problem, BudgetQP):
-        A, lower, upper = (np.array(v) for v in (problem.A, problem.lower, problem.upper))
-    else:
-        A, lower, upper = np.zeros((0, n)), np.zeros(0), np.zeros(0)
-    least, most = (_rest_sums(f(A, 0.0)) for f in (np.minimum, np.maximum))
-    state, tried = np.zeros(1, dtype=np.int64), np.zeros(n + 1, dtype=np.int8)
-    x, best_x = np.zeros(n, dtype=np.int8), np.zeros(n, dtype=np.int8)
-    best = np.array([incumbent.energy])
-    rest = group_rest(groups, len(room))
-    counts = np.zeros(len(room), dtype=np.int64)
-    use = np.zeros((n + 1, A.shape[0]))
+def _visit(
+    kernel: Callable[[int], int],
+    inst: Instance,
+    best_x: npt.NDArray[np.int8],
+    floats: npt.NDArray[np.float64],
+    watch: Watch,
+    incumbent: Incumbent,
+) -> str | None:
+    """Run a walk in chunks and offer its incumbents."""
 
     def advance(steps: int) -> int:
-        before = best[0]
-        done: int = walk(
-            J, fields, energies, groups, room, rest, counts, A, use, least, most, lower, upper,
-            state, tried, x, best_x, best, steps,
-        )  # fmt: skip
+        before = floats[1]
+        done = kernel(steps)
         watch.moves += done
-        if best[0] < before:
-            incumbent.offer(best_x.copy(), float(best[0]))
+        if floats[1] < before:
+            incumbent.offer(inst.outward(best_x), inst.energy(best_x))
         return done
 
-    reason = run_chunks(watch, incumbent, advance)
-    # a target met by the last leaf of all is still a proof
-    return None if state[0] < 0 else reason
-
-
-def _rest_sums(part: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(n + 1, m): sums over the variables at or behind every depth."""
-    m, n = part.shape
-    out = np.zeros((n + 1, m))
-    out[:n] = np.cumsum(part[:, ::-1], axis=1)[:, ::-1].T
-    return out
-
-
-def _supports(problem: MIQP, watch: Watch, incumbent: Incumbent) -> str | None:
-    for support in itertools.combinations(range(problem.n), problem.k):
-        reason = incumbent.reason_to_stop()
-        if reason is not None:
-            return reason
-        x = np.zeros(problem.n, dtype=np.int8)
-        x[list(support)] = 1
-        incumbent.measure(x)
-        watch.moves += 1
-    return None
+    return run_chunks(watch, incumbent, advance, first=1 << 14)

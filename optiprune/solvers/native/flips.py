@@ -19,6 +19,7 @@ from .exchange import (
     CLOCK,
     CURRENT,
     IN_SWEEP,
+    REFUSED,
     RESTARTS,
     RUN_BEST,
     RUN_STEP,
@@ -34,15 +35,15 @@ from .vector import BLOCK, FAST, fmax
 # ticks after which the clock of tabu tenures starts again
 _WRAP = 1 << 30
 
-__all__ = ["FlipState", "flip_descent", "flip_metropolis", "flip_tabu"]
+__all__ = ["FlipState", "flip_descent", "flip_first", "flip_metropolis", "flip_tabu"]
 
 
 @dataclass(slots=True, eq=False)
 class FlipState:
     """Where a search over all assignments stands; the kernels change the arrays in place.
 
-    ``sign`` is 1 - 2x in the precision of J, ``free_at`` the tick of the clock at which a flip stops being
-    tabu; the others are as in `ExchangeState`.
+    ``sign`` is 1 - 2x in the precision of J, ``free_at`` the tick of the clock at which a flip
+    stops being tabu; the others are as in `ExchangeState`.
     """
 
     inst: Instance
@@ -52,7 +53,7 @@ class FlipState:
     best_x: npt.NDArray[np.int8]
     scratch: npt.NDArray[np.float64]
     free_at: npt.NDArray[np.int32]
-    counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(8, np.int64))
+    counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(16, np.int64))
     floats: npt.NDArray[np.float64] = field(
         default_factory=lambda: np.array([0.0, np.inf, 0.0, np.inf])
     )
@@ -88,14 +89,15 @@ class FlipState:
             self.best_x[:] = x
             self.counters[BEST_STEP] = self.counters[STEP]
 
+    def forget(self) -> None:
+        """Make the present assignment the incumbent, whatever was before."""
+        self.floats[BEST] = self.floats[CURRENT]
+        self.best_x[:] = self.x
+        self.counters[BEST_STEP] = self.counters[STEP]
+
     @property
     def can_move(self) -> bool:
         return self.inst.n > 0
-
-    @property
-    def scale(self) -> float:
-        """Mean |h|, the mean change of energy of a flip: the scale of temperatures."""
-        return float(np.abs(self.h).mean(dtype=np.float64)) if self.inst.n else 0.0
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, inline="always")
@@ -216,13 +218,12 @@ def flip_metropolis(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def flip_descent(  # type: ignore[no-untyped-def]
-    J, a, h, x, sign, counters, floats, best_x, steps, tolerance, target,
+    J, h, x, sign, counters, floats, best_x, steps, tolerance, target,
 ):  # fmt: skip
     """Steepest descent: the best flip until none improves by more than ``tolerance``.
 
     Returns whether it stands in a local optimum.
     """
-    n = h.shape[0]
     current = floats[CURRENT]
     done = False
     for _ in range(steps):
@@ -244,6 +245,42 @@ def flip_descent(  # type: ignore[no-untyped-def]
     if current <= floats[BEST]:
         best_x[:] = x
     return done
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def flip_first(  # type: ignore[no-untyped-def]
+    J, h, x, sign, counters, floats, best_x, steps, tolerance, target,
+):  # fmt: skip
+    """First improvement: flips in turn whatever improves by more than ``tolerance``.
+
+    Returns whether a whole round went by without one: a local optimum.
+    """
+    n = h.shape[0]
+    current = floats[CURRENT]
+    for _ in range(steps):
+        if counters[REFUSED] >= n:
+            break
+        if counters[IN_SWEEP] >= n:
+            counters[IN_SWEEP] = 0
+        i = counters[IN_SWEEP]
+        counters[IN_SWEEP] += 1
+        counters[STEP] += 1
+        counters[REFUSED] += 1
+        delta = float(sign[i] * h[i])
+        if delta < -tolerance:
+            current += delta
+            flip(J, h, x, sign, i)
+            counters[REFUSED] = 0
+            counters[ACCEPTED] += 1
+            if current < floats[BEST]:
+                floats[BEST] = current
+                counters[BEST_STEP] = counters[STEP]
+                if current <= target:
+                    break
+    floats[CURRENT] = current
+    if current <= floats[BEST]:
+        best_x[:] = x
+    return counters[REFUSED] >= n
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")

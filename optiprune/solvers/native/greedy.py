@@ -8,16 +8,18 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from optiprune.problems import QUBO, CardinalityQP
+from optiprune.problems import MIQP, QUBO, BudgetQP, CardinalityQP
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
 
+from .budget_search import budget_start
 from .chunks import Incumbent
 from .construct import cheap_start, greedy_exchange_start
 from .instance import OutOfTime, Precision, build_instance, check_precision
 from .rng import new_state
 from .search import FlipSearch
 from .start import Start
+from .support_search import SupportSearch
 
 __all__ = ["Greedy"]
 
@@ -27,21 +29,25 @@ class Greedy(BaseSolver):
     """Marginal costs, updated after every step; no search afterwards.
 
     `CardinalityQP`: "forward" adds the variable of least marginal cost until every group is full,
-    "backward" removes the one of largest marginal cost from the full set, "both" keeps the better
-    answer. `QUBO`: the best flip from the empty (forward) and the full (backward) assignment
-    until none improves.
+    "backward" removes the one of largest marginal cost from the full set. `QUBO`: the best flip
+    from the empty (forward) and the full (backward) assignment until none improves. `BudgetQP`:
+    the same within the budgets, after flips that repair a start which breaks one. `MIQP`: forward
+    selection and backward elimination with re-fitted weights (optimal brain surgeon). "both"
+    keeps the better answer.
 
     Attributes
     ----------
     direction : "forward", "backward" or "both"
-    precision : "auto", "float32" or "float64", of the fields inside
+    precision : "auto", "float32" or "float64", of the fields inside (an MIQP is always float64)
     """
 
     direction: Literal["both", "forward", "backward"] = "both"
     precision: Precision = "auto"
 
     name: ClassVar[str] = "greedy"
-    capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP}))
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        frozenset({QUBO, CardinalityQP, BudgetQP, MIQP})
+    )
 
     def __post_init__(self) -> None:
         if self.direction not in ("both", "forward", "backward"):
@@ -58,34 +64,57 @@ class Greedy(BaseSolver):
         watch: Watch,
     ) -> Outcome:
         incumbent = Incumbent(problem, watch)
+        message = ""
         reason: str | None = None
         try:
             if isinstance(problem, CardinalityQP):
-                cost = np.asarray(problem.linear + problem.diagonal())
-                incumbent.measure(cheap_start(cost, problem.groups, problem.k))
-                inst = build_instance(problem, self.precision, watch)
+                reason = self._cardinality(problem, watch, incumbent)
+            elif isinstance(problem, MIQP):
+                search = SupportSearch(problem, seed, watch, incumbent)
+                search.first(None)
                 reason = incumbent.reason_to_stop()
                 if reason is None:
-                    x = greedy_exchange_start(inst, self.direction)
-                    watch.moves += int(np.abs(x.astype(np.int64)).sum())
-                    incumbent.offer(inst.outward(x), inst.energy(x))
+                    search.greedy(self.direction)
+            elif isinstance(problem, BudgetQP):
+                ways = ("forward", "backward") if self.direction == "both" else (self.direction,)
+                start = budget_start(
+                    problem, x0, seed, watch, incumbent, self.precision, directions=ways
+                )
+                message, reason = start.message, start.reason
             else:
-                incumbent.measure(np.zeros(problem.n, np.int8))
-                inst = build_instance(problem, self.precision, watch)
-                for value in (0, 1):
-                    if self.direction == ("backward" if value == 0 else "forward"):
-                        continue
-                    begin = Start(inst, np.full(problem.n, value, np.int8))
-                    search = FlipSearch(begin, new_state(seed), watch, incumbent)
-                    x = search.state.x
-                    incumbent.offer(x.copy(), inst.energy(x))
-                    reason = search.descend()
-                    if reason is not None:
-                        break
+                reason = self._flips(problem, seed, watch, incumbent)
         except OutOfTime:
             reason = "time"
         except KeyboardInterrupt:
             if incumbent.x is None:
                 raise
             reason = "interrupted"
-        return incumbent.outcome(reason or "completed")
+        return incumbent.outcome(reason or "completed", message)
+
+    def _cardinality(
+        self, problem: CardinalityQP, watch: Watch, incumbent: Incumbent
+    ) -> str | None:
+        cost = np.asarray(problem.linear + problem.diagonal())
+        incumbent.measure(cheap_start(cost, problem.groups, problem.k))
+        inst = build_instance(problem, self.precision, watch)
+        reason = incumbent.reason_to_stop()
+        if reason is None:
+            x = greedy_exchange_start(inst, self.direction, watch)
+            incumbent.offer(inst.outward(x), inst.energy(x))
+        return reason
+
+    def _flips(
+        self, problem: QUBO, seed: np.random.SeedSequence, watch: Watch, incumbent: Incumbent
+    ) -> str | None:
+        incumbent.measure(np.zeros(problem.n, np.int8))
+        inst = build_instance(problem, self.precision, watch)
+        for value, direction in ((0, "forward"), (1, "backward")):
+            if self.direction not in ("both", direction) or problem.n == 0:
+                continue
+            begin = Start(inst, np.full(problem.n, value, np.int8))
+            search = FlipSearch(begin, new_state(seed), watch, incumbent)
+            incumbent.offer(begin.x, inst.energy(begin.x))
+            reason = search.descend()
+            if reason is not None:
+                return reason
+        return None

@@ -1,4 +1,4 @@
-"""A problem laid out for the kernels: padded couplings, linear terms, groups that are contiguous."""
+"""A problem laid out for the kernels: padded couplings, linear terms, contiguous groups."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _couplings_from_dense(
     q = Q if Q.flags.c_contiguous else (Q.T if Q.T.flags.c_contiguous else Q.copy())
     q = q.view()
     q.flags.writeable = False  # one signature for the kernels
-    dtype = np.dtype(np.float64)
+    dtype: np.dtype[Any] = np.dtype(np.float64)
     if precision == "float32":
         dtype = np.dtype(np.float32)
     elif precision == "auto":
@@ -197,9 +197,7 @@ def _check(watch: Watch | None) -> None:
         raise OutOfTime
 
 
-def _choose(
-    totals: npt.NDArray[np.float64], a: npt.NDArray[np.float64], n: int
-) -> np.dtype[np.float32] | np.dtype[np.float64]:
+def _choose(totals: npt.NDArray[np.float64], a: npt.NDArray[np.float64], n: int) -> np.dtype[Any]:
     """float32 unless its rounding would be felt.
 
     ``totals``: fractional entries, largest row sum of |J|, largest |J|, sum of J, sum of J^2.

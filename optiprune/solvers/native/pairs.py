@@ -18,6 +18,8 @@ from .exchange import (
     BEST,
     BEST_STEP,
     CURRENT,
+    IN_SWEEP,
+    REFUSED,
     RESTARTS,
     RUN_BEST,
     RUN_STEP,
@@ -28,9 +30,9 @@ from .exchange import (
 )
 from .instance import Instance
 from .rng import below
-from .vector import FAST, sum_argmax, sum_max, vmax
+from .vector import FAST, noisy_argmax, noisy_max, sum_argmax, sum_max, vmax
 
-__all__ = ["PairWorkspace", "exchange_descent", "exchange_tabu", "row_maxima"]
+__all__ = ["PairWorkspace", "exchange_descent", "exchange_first", "exchange_tabu", "row_maxima"]
 
 # a step at which nothing is tabu any more
 _FOREVER = 1 << 62
@@ -105,12 +107,13 @@ def _leavers(h, mask, starts, free_at, step, leave, tops):  # type: ignore[no-un
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def exchange_descent(  # type: ignore[no-untyped-def]
-    J, a, h, x, mask, pruned, pruned_group, kept, kept_starts, starts, maxima, free_at, leave,
-    tops, counters, floats, best_x, steps, tolerance, target,
+    J, h, x, mask, pruned, pruned_group, starts, maxima, free_at, leave, tops, counters, floats,
+    best_x, steps, tolerance, target,
 ):  # fmt: skip
     """Steepest descent: the best exchange until none improves by more than ``tolerance``.
 
-    ``free_at`` must be all zero. Returns whether it stands in a local optimum.
+    ``free_at`` must be all zero. The list of kept variables is not kept up to date. Returns
+    whether it stands in a local optimum.
     """
     current = floats[CURRENT]
     done = False
@@ -122,18 +125,11 @@ def exchange_descent(  # type: ignore[no-untyped-def]
         if slot < 0 or not delta < -tolerance:
             done = True
             break
-        i = pruned[slot]
-        g = pruned_group[slot]
         current += delta
-        swap(J, h, x, mask, i, j)
+        swap(J, h, x, mask, pruned[slot], j)
         pruned[slot] = j
-        for q in range(kept_starts[g], kept_starts[g + 1]):
-            if kept[q] == j:
-                kept[q] = i
-                break
         counters[STEP] += 1
         counters[ACCEPTED] += 1
-        counters[SINCE_REFRESH] += 1
         if current < floats[BEST]:
             floats[BEST] = current
             counters[BEST_STEP] = counters[STEP]
@@ -143,6 +139,54 @@ def exchange_descent(  # type: ignore[no-untyped-def]
     if current <= floats[BEST]:
         best_x[:] = x
     return done
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def exchange_first(  # type: ignore[no-untyped-def]
+    J, h, x, mask, pruned, pruned_group, starts, counters, floats, best_x, steps, tolerance,
+    target,
+):  # fmt: skip
+    """First improvement: lets pruned variables in, in turn, against the best kept one to go.
+
+    Returns whether a whole round improved nothing by more than ``tolerance``: a local optimum.
+    The list of kept variables is not kept up to date.
+    """
+    movers = pruned.shape[0]
+    current = floats[CURRENT]
+    for _ in range(steps):
+        if counters[REFUSED] >= movers:
+            break
+        if counters[IN_SWEEP] >= movers:
+            counters[IN_SWEEP] = 0
+        p = counters[IN_SWEEP]
+        counters[IN_SWEEP] += 1
+        counters[STEP] += 1
+        counters[REFUSED] += 1
+        i = pruned[p]
+        first = starts[pruned_group[p]]
+        end = starts[pruned_group[p] + 1]
+        hs = h[first:end]
+        masks = mask[first:end]
+        row = J[i, first:end]
+        none = h.dtype.type(0.0)
+        top = float(noisy_max(hs, row, masks, none, row))
+        if not float(h[i]) - top < -tolerance:
+            continue
+        j = noisy_argmax(hs, row, masks, none, row) + first
+        current += float(h[i]) - float(h[j]) - float(row[j - first])
+        swap(J, h, x, mask, i, j)
+        pruned[p] = j
+        counters[REFUSED] = 0
+        counters[ACCEPTED] += 1
+        if current < floats[BEST]:
+            floats[BEST] = current
+            counters[BEST_STEP] = counters[STEP]
+            if current <= target:
+                break
+    floats[CURRENT] = current
+    if current <= floats[BEST]:
+        best_x[:] = x
+    return counters[REFUSED] >= movers
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")

@@ -9,6 +9,7 @@ Source: Blackman and Vigna, "Scrambled linear pseudorandom number generators", A
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ GUMBEL_BITS = 15
 
 def new_state(seed: np.random.SeedSequence) -> npt.NDArray[np.uint64]:
     """A generator state, uint64 (4,); never all zero (the one state that xoshiro cannot leave)."""
-    s = seed.generate_state(4, np.uint64)
+    s = np.asarray(seed.generate_state(4, np.uint64), dtype=np.uint64)
     if not s.any():
         s[0] = 1
     return s
@@ -55,7 +56,7 @@ def below(s, m):  # type: ignore[no-untyped-def]
 
 
 @cache
-def gumbel_table(width: int, double: bool) -> npt.NDArray[np.floating]:
+def gumbel_table(width: int, double: bool) -> npt.NDArray[np.floating[Any]]:
     """Gumbel noise to be read from a random offset: shape (2**GUMBEL_BITS + width,).
 
     The first 2**GUMBEL_BITS entries are the quantiles ``-log(-log((r + 1/2) / 2**GUMBEL_BITS))``
@@ -65,6 +66,8 @@ def gumbel_table(width: int, double: bool) -> npt.NDArray[np.floating]:
     m = 1 << GUMBEL_BITS
     q = -np.log(-np.log((np.arange(m) + 0.5) / m))
     np.random.default_rng(0).shuffle(q)
-    out = np.resize(q, m + width).astype(np.float64 if double else np.float32)
+    out: npt.NDArray[np.floating[Any]] = np.resize(q, m + width).astype(
+        np.float64 if double else np.float32
+    )
     out.flags.writeable = False
     return out

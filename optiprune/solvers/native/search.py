@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from .exchange import (
     BEST,
     BEST_STEP,
     IN_SWEEP,
+    REFUSED,
     RESTARTS,
     STEP,
     TEMPERATURE,
@@ -30,19 +31,19 @@ from .exchange import (
     metropolis,
     refresh_interval,
 )
-from .flips import FlipState, flip_descent, flip_metropolis, flip_tabu
+from .flips import FlipState, flip_descent, flip_first, flip_metropolis, flip_tabu
 from .instance import Instance
-from .pairs import PairWorkspace, exchange_descent, exchange_tabu
+from .pairs import PairWorkspace, exchange_descent, exchange_first, exchange_tabu
 from .rng import gumbel_table, new_state
 from .start import Start, tolerance
 
-__all__ = ["ExchangeSearch", "FlipSearch", "Search", "search_at"]
+__all__ = ["ExchangeSearch", "FlipSearch", "KernelRun", "Search", "search_at"]
 
 _NEVER = np.int64(1 << 62)
 
 
-class Search(ABC):
-    """A search state with its generator; every method can be cut short by the watch's limits."""
+class KernelRun:
+    """What every search has: a state, its generator, the limits as the kernels take them."""
 
     state: ExchangeState | FlipState
 
@@ -60,56 +61,7 @@ class Search(ABC):
         )
         self.refresh = np.int64(refresh_interval(inst.n))
 
-    @property
-    @abstractmethod
-    def sweep(self) -> int:
-        """Proposals in one sweep."""
-
-    @property
-    @abstractmethod
-    def scale(self) -> float:
-        """Scale of temperatures at the present assignment."""
-
-    @abstractmethod
-    def _descend(self, steps: int) -> None: ...
-
-    @abstractmethod
-    def _anneal(self, steps: int, ratio: float) -> None: ...
-
-    @abstractmethod
-    def _tabu(
-        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int
-    ) -> None: ...
-
-    def restart(self, x: npt.NDArray[np.int8]) -> None:
-        """Begin again at x (in the order of the kernels)."""
-        self.state.load(x)
-
-    def descend(self) -> str | None:
-        """Steepest descent from where the search stands, to a local optimum."""
-        return self._run(self._descend, math.inf)
-
-    def anneal(self, start: float, end: float, sweeps: int) -> str | None:
-        """Anneal from temperature ``start`` to ``end``, geometrically over ``sweeps``."""
-        self.state.floats[TEMPERATURE] = start
-        self.state.counters[IN_SWEEP] = 0
-        ratio = (end / start) ** (1.0 / max(1, sweeps - 1)) if start > 0 else 1.0
-        return self._run(lambda m: self._anneal(m, ratio), sweeps * self.sweep)
-
-    def tabu(
-        self,
-        steps: float,
-        *,
-        tenure: int,
-        spread: int,
-        stall: int,
-        weakest: int,
-        strongest: int,
-    ) -> str | None:
-        """Tabu search for that many steps; see the kernels for the parameters."""
-        return self._run(lambda m: self._tabu(m, tenure, spread, stall, weakest, strongest), steps)
-
-    def _run(self, kernel: Callable[[int], None], total: float) -> str | None:
+    def _run(self, kernel: Callable[[int], Any], total: float, *, first: int = 256) -> str | None:
         watch, counters, floats = self.watch, self.state.counters, self.state.floats
 
         def advance(steps: int) -> int:
@@ -132,7 +84,60 @@ class Search(ABC):
             watch.moves = moves + done
             return done
 
-        return run_chunks(watch, self.incumbent, advance, total)
+        return run_chunks(watch, self.incumbent, advance, total, first=first)
+
+
+class Search(KernelRun, ABC):
+    """A search state with its generator; every method can be cut short by the watch's limits."""
+
+    @property
+    @abstractmethod
+    def sweep(self) -> int:
+        """Proposals in one sweep."""
+
+    @abstractmethod
+    def _descend(self, steps: int) -> None: ...
+
+    @abstractmethod
+    def _descend_first(self, steps: int) -> None: ...
+
+    @abstractmethod
+    def _anneal(self, steps: int, ratio: float) -> None: ...
+
+    @abstractmethod
+    def _tabu(
+        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int
+    ) -> None: ...
+
+    def restart(self, x: npt.NDArray[np.int8]) -> None:
+        """Begin again at x (in the order of the kernels)."""
+        self.state.load(x)
+
+    def descend(self, strategy: Literal["best", "first"] = "best") -> str | None:
+        """Descend from where the search stands to a local optimum, steepest or first move first."""
+        self.state.counters[IN_SWEEP] = 0
+        self.state.counters[REFUSED] = 0
+        return self._run(self._descend if strategy == "best" else self._descend_first, math.inf)
+
+    def anneal(self, start: float, end: float, sweeps: int) -> str | None:
+        """Anneal from temperature ``start`` to ``end``, geometrically over ``sweeps``."""
+        self.state.floats[TEMPERATURE] = start
+        self.state.counters[IN_SWEEP] = 0
+        ratio = (end / start) ** (1.0 / max(1, sweeps - 1)) if start > 0 else 1.0
+        return self._run(lambda m: self._anneal(m, ratio), sweeps * self.sweep)
+
+    def tabu(
+        self,
+        steps: float,
+        *,
+        tenure: int,
+        spread: int,
+        stall: int,
+        weakest: int,
+        strongest: int,
+    ) -> str | None:
+        """Tabu search for that many steps; see the kernels for the parameters."""
+        return self._run(lambda m: self._tabu(m, tenure, spread, stall, weakest, strongest), steps)
 
 
 class ExchangeSearch(Search):
@@ -167,10 +172,6 @@ class ExchangeSearch(Search):
     def sweep(self) -> int:
         return len(self.state.pruned)
 
-    @property
-    def scale(self) -> float:
-        return self.state.exchange_scale
-
     def _anneal(self, steps: int, ratio: float) -> None:
         s, inst = self.state, self.inst
         if self.moves == "heat-bath":
@@ -190,9 +191,16 @@ class ExchangeSearch(Search):
         s, inst, w = self.state, self.inst, self.pairs
         w.free_at[:] = 0
         exchange_descent(
-            inst.J, inst.a, s.h, s.x, s.mask, s.pruned, s.pruned_group, s.kept, s.kept_starts,
-            inst.starts, w.maxima, w.free_at, w.leave, w.tops, s.counters, s.floats, s.best_x,
-            steps, tolerance(inst, s.h), self.target,
+            inst.J, s.h, s.x, s.mask, s.pruned, s.pruned_group, inst.starts, w.maxima, w.free_at,
+            w.leave, w.tops, s.counters, s.floats, s.best_x, steps, tolerance(inst, s.h),
+            self.target,
+        )  # fmt: skip
+
+    def _descend_first(self, steps: int) -> None:
+        s, inst = self.state, self.inst
+        exchange_first(
+            inst.J, s.h, s.x, s.mask, s.pruned, s.pruned_group, inst.starts, s.counters, s.floats,
+            s.best_x, steps, tolerance(inst, s.h), self.target,
         )  # fmt: skip
 
     def _tabu(
@@ -222,10 +230,6 @@ class FlipSearch(Search):
     def sweep(self) -> int:
         return self.inst.n
 
-    @property
-    def scale(self) -> float:
-        return self.state.scale
-
     def _anneal(self, steps: int, ratio: float) -> None:
         s, inst = self.state, self.inst
         flip_metropolis(
@@ -236,7 +240,14 @@ class FlipSearch(Search):
     def _descend(self, steps: int) -> None:
         s, inst = self.state, self.inst
         flip_descent(
-            inst.J, inst.a, s.h, s.x, s.sign, s.counters, s.floats, s.best_x, steps,
+            inst.J, s.h, s.x, s.sign, s.counters, s.floats, s.best_x, steps,
+            tolerance(inst, s.h), self.target,
+        )  # fmt: skip
+
+    def _descend_first(self, steps: int) -> None:
+        s, inst = self.state, self.inst
+        flip_first(
+            inst.J, s.h, s.x, s.sign, s.counters, s.floats, s.best_x, steps,
             tolerance(inst, s.h), self.target,
         )  # fmt: skip
 

@@ -59,7 +59,7 @@ def prepare(
             x = inst.inward(x0)
             candidates.append(x if feasible else repair_counts(inst, x))
         if greedy or not candidates:
-            candidates.append(greedy_exchange_start(inst))
+            candidates.append(greedy_exchange_start(inst, "both", watch))
     else:
         incumbent.measure(np.zeros(problem.n, np.int8) if x0 is None else x0)
         inst = build_instance(problem, precision, watch)

@@ -81,7 +81,7 @@ class Tabu(BaseSolver):
                 tenure = 3 if exchanges else n // 100 + 1
                 tenure = tenure if self.tenure is None else self.tenure
                 spread = self.spread or (4 if exchanges else 10)
-                steps = 100 * n + 2000 if self.iterations is None else self.iterations
+                steps = self.iterations_for(problem)
                 reason = search.tabu(
                     steps or math.inf,
                     tenure=min(tenure, max(0, movers // 4)),
@@ -97,3 +97,9 @@ class Tabu(BaseSolver):
                 raise
             reason = "interrupted"
         return incumbent.outcome(reason or "completed")
+
+    def iterations_for(self, problem: QUBO | CardinalityQP) -> int:
+        """Steps on this problem: ``iterations``, or by size."""
+        if self.iterations is not None:
+            return self.iterations
+        return 1000 + 20 * problem.n

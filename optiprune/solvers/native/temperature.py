@@ -9,14 +9,16 @@ optimum says directly how hot a temperature is.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from .exchange import ExchangeState
 from .flips import FlipState
 
-__all__ = ["temperature_for"]
+__all__ = ["metropolis_temperature", "temperature_for"]
 
 # proposals that the rate is averaged over
 _SAMPLE = 64
@@ -29,43 +31,37 @@ def temperature_for(state: ExchangeState | FlipState, rate: float, heat_bath: bo
 
     0 where no temperature matters (every move is free, or there is none).
     """
-    flips = isinstance(state, FlipState)
-    if flips:
-        deltas = np.abs(state.h.astype(np.float64))
-        movers = np.zeros(0, np.int64)
-    else:
-        m = len(state.pruned)
-        movers = np.unique(np.linspace(0, m - 1, min(m, _SAMPLE)).astype(np.int64))
-        deltas = np.zeros(len(movers))
-        _least_deltas(
-            state.inst.J, state.h, state.mask, state.pruned, state.pruned_group,
-            state.inst.starts, movers, deltas,
-        )  # fmt: skip
-        deltas = np.abs(deltas)
-    deltas = deltas[deltas > 0]
-    if not len(deltas):
+    if isinstance(state, FlipState):
+        return metropolis_temperature(state.sign * state.h.astype(np.float64), rate)
+    m = len(state.pruned)
+    movers = np.unique(np.linspace(0, m - 1, min(m, _SAMPLE)).astype(np.int64))
+    least = np.zeros(len(movers))
+    common = (
+        state.inst.J, state.h, state.mask, state.pruned, state.pruned_group, state.inst.starts,
+        movers,
+    )  # fmt: skip
+    _least_deltas(*common, least)
+    return _bisect(lambda t: float(_exchange_rate(*common, t, heat_bath)), least, rate)
+
+
+def metropolis_temperature(deltas: npt.NDArray[np.float64], rate: float) -> float:
+    """The temperature at which Metropolis' rule accepts a share ``rate`` of these changes.
+
+    0 where all of them are free (or there is none).
+    """
+    up = np.maximum(deltas, 0.0)
+    return _bisect(lambda t: float(np.exp(-np.minimum(up / t, 700.0)).mean()), up, rate)
+
+
+def _bisect(
+    accepted: Callable[[float], float], deltas: npt.NDArray[np.float64], rate: float
+) -> float:
+    gaps = np.abs(deltas[deltas != 0])
+    if not len(gaps):
         return 0.0
-
-    def accepted(t: float) -> float:
-        if flips:
-            return float(np.exp(-np.minimum(deltas / t, 700.0)).mean())
-        return float(
-            _exchange_rate(
-                state.inst.J,
-                state.h,
-                state.mask,
-                state.pruned,
-                state.pruned_group,
-                state.inst.starts,
-                movers,
-                t,
-                heat_bath,
-            )  # fmt: skip
-        )
-
     # bracketed by the least and the greatest gap of a move
-    low = math.log(float(deltas.min()) * 1e-3)
-    high = math.log(float(deltas.max()) * 1e3)
+    low = math.log(max(float(gaps.min()) * 1e-3, 1e-300))
+    high = math.log(max(float(gaps.max()) * 1e3, 1e-300))
     for _ in range(_STEPS):
         middle = 0.5 * (low + high)
         if accepted(math.exp(middle)) < rate:

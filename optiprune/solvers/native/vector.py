@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -23,8 +23,7 @@ FAST = {"reassoc", "nsz", "contract", "arcp", "nnan"}
 BLOCK = 32
 
 
-@intrinsic
-def fmax(typingctx: Any, a: Any, b: Any) -> Any:
+def _fmax(typingctx: Any, a: Any, b: Any) -> Any:
     """The larger of two floats of one type, neither of them NaN."""
     if not isinstance(a, types.Float) or a != b:
         return None
@@ -38,6 +37,9 @@ def fmax(typingctx: Any, a: Any, b: Any) -> Any:
         return builder.call(function, args, fastmath=("nnan", "nsz"))
 
     return a(a, b), codegen
+
+
+fmax: Any = intrinsic(_fmax)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
