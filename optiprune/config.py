@@ -200,7 +200,7 @@ class CurvatureOptions(_Section):
         1e-2, ge=0, description="Trust-region ridge rho added to the curvature, absolute."
     )
     adapt_ridge: bool = Field(
-        False,
+        True,
         description="Double the ridge after a step that raised the held-out loss (64-fold at "
         "most), halve it again after one that lowered it.",
     )
