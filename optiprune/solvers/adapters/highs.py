@@ -65,7 +65,8 @@ class Highs(BaseSolver):
     linearisation : "auto", "fortet" or "glover"
         "fortet" makes a helper a product (tighter, up to n(n-1)/2 of them), "glover" one a variable
         (small). "auto" is "fortet" where at most 2n products occur, else "glover".
-    mip_gap : relative gap at which HiGHS may stop, >= 0; an answer with such a gap is FEASIBLE
+    mip_gap : gap at which HiGHS may stop, >= 0, relative to the energy less the problem's offset;
+        an answer with such a gap is FEASIBLE
     relaxation : solve the convex relaxation (`relaxation_bound`) first and report the better bound;
         O(n**3), and far tighter than the linearised bound where Q is near positive semidefinite
     threads : threads for HiGHS, >= 1

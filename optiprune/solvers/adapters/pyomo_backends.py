@@ -27,6 +27,7 @@ class Backend:
     install : what to hand to ``pip install``, or None where pip does not have it
     seed, nodes, target, stall : its own options for the seed (31 bits), the node limit, the
         objective value to stop at, and the nodes without improvement; None where it has none
+    warm_start : whether a start reaches it through Pyomo
     defaults : options set unless the user sets them
     """
 
@@ -38,6 +39,7 @@ class Backend:
     nodes: str | None = None
     target: str | None = None
     stall: str | None = None
+    warm_start: bool = True
     defaults: tuple[tuple[str, Any], ...] = ()
 
 
@@ -49,6 +51,8 @@ _HIGHS = Backend(
     seed="random_seed",
     nodes="mip_max_nodes",
     target="objective_target",
+    # Pyomo 6.10.1 has a 'warmstart' for appsi_highs, but HiGHS's log shows that it is not taken up
+    warm_start=False,
     defaults=(("threads", 1), ("mip_rel_gap", 0.0), ("mip_abs_gap", 1e-7)),
 )
 # SCIP writes products of binaries as AND constraints: the same as "fortet", which it proves faster
@@ -63,7 +67,8 @@ _SCIP = Backend(
     # Pyomo reads SCIP's output from a pipe, in a Python thread; pyscipopt holds the interpreter
     # lock while SCIP runs. 64 KiB of log fill the pipe, and both wait for ever (pyomo 6.10.1 with
     # pyscipopt 6.3.0, seen on an MIQP of 8 variables): SCIP must be silent.
-    defaults=(("display/verblevel", 0),),
+    # The warm start names the binaries alone; SCIP would drop it for its many missing values.
+    defaults=(("display/verblevel", 0), ("heuristics/completesol/maxunknownrate", 1.0)),
 )
 _LINEAR = Backend(names=(), miqp=False, linearisation="smaller")
 

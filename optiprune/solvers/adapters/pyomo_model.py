@@ -117,18 +117,20 @@ class PyomoSolver(BaseSolver):
         linear, method = self._form(unit, backend)
         model = to_pyomo(unit, linearised=linear, method=method)
         warm = x0 is not None and problem.violation(x0) <= 1e-9
-        if warm:
+        if warm and backend.warm_start:
             _set_start(model, unit, x0, linear, method)
         if watch.time_left <= 0:
             return Outcome(None, Status.NO_INCUMBENT, watch.stats("time"))
         options, ignored = self._limits(backend, seed, watch, problem.offset, scale)
+        if warm and not backend.warm_start:
+            ignored.append("warm start")  # BaseSolver keeps x0 all the same
         left = watch.time_left if math.isfinite(watch.limits.time_s) else math.inf
         answer = call(
             solver,
             model,
             options=options,
             time_limit_s=left,
-            warm_start=warm,
+            warm_start=warm and backend.warm_start,
             is_highs=used in ("highs", "appsi_highs"),
         )
         return _outcome(problem, answer, watch, scale, used, ignored)
