@@ -157,16 +157,26 @@ def plain(page: str) -> str:
     text = html.unescape(html.unescape(page))
     text = re.sub(r"<!--.*?-->|<ref[^>/]*/>|<ref.*?</ref>", "", text, flags=re.S)
     text = re.sub(r"<(math|gallery|code|timeline|table)\b.*?</\1>", "", text, flags=re.S)
-    for pattern in (r"\{\{[^{}]*\}\}", r"\{\|[^{}]*\|\}", r"\[\[\w[\w-]*:[^\[\]]*\]\]"):
-        before = None
-        while before != text:  # innermost first
-            before, text = text, re.sub(pattern, "", text)
+    text = without(r"\{\{[^{}]*\}\}", text)
+    text = without(r"\{\|[^{}]*?\|\}", text)
+    media = r"\[\[(?:File|Image|Category|[a-z-]{2,12}):[^\[\]]*\]\]"
+    text = re.sub(media, "", text)
+    text = re.sub(r"\[\[(?:[^\[\]|:]*\|)?([^\[\]:]*)\]\]", r"\1", text)  # links, captions' too
+    text = re.sub(media, "", text)
     text = re.sub(r"\[\[(?:[^\[\]|]*\|)?([^\[\]]*)\]\]", r"\1", text)
     text = re.sub(r"\[https?://\S+ ?([^\]]*)\]", r"\1", text)
     text = re.sub(r"'{2,}|<[^>]+>", "", text)
     text = re.split(r"\n==\s*(?:See also|References|External links|Notes|Further reading)", text)[0]
     lines = [line for line in text.split("\n") if not re.match(r"\s*[*#|!:{}=]", line)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def without(pattern: str, text: str) -> str:
+    """The text with every match removed, innermost first, until none is left."""
+    before = None
+    while before != text:
+        before, text = text, re.sub(pattern, "", text, flags=re.S)
+    return text
 
 
 def windows(tokenizer: Any, texts: list[str], count: int, length: int) -> Tensor:
