@@ -33,7 +33,9 @@ __all__ = ["BaseSolver", "Capabilities", "Outcome", "Solver", "Watch", "as_seed"
 _REMEDY = {
     QUBO: "every solver that takes QUBO works",
     CardinalityQP: "turn it into a QUBO with optiprune.problems.to_penalty_qubo",
-    BudgetQP: "use 'highs', 'pyomo' or 'exhaustive', or a QUBO by optiprune.problems.to_penalty_qubo",
+    BudgetQP: (
+        "use 'highs', 'pyomo' or 'exhaustive', or a QUBO by optiprune.problems.to_penalty_qubo"
+    ),
     MIQP: "use 'local-search', 'exhaustive' or 'pyomo' with a MIQP back end such as scip",
 }
 
@@ -245,7 +247,8 @@ class BaseSolver(ABC):
             known = ", ".join(sorted(t.__name__ for t in caps.problems))
             hint = _REMEDY.get(type(problem), "see optiprune.problems for the known types")
             raise UnsupportedProblemError(
-                f"solver '{self.name}' does not take {type(problem).__name__} (it takes {known}); {hint}"
+                f"solver '{self.name}' does not take {type(problem).__name__} "
+                f"(it takes {known}); {hint}"
             )
         if caps.max_n is not None and problem.n > caps.max_n:
             raise UnsupportedProblemError(

@@ -11,16 +11,25 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 from .base import Solver
 from .errors import SolverError, SolverOptionError, UnknownSolverError
 
-__all__ = ["GROUP", "from_table", "get", "names", "options_of", "register", "solver_class", "unregister"]
+__all__ = [
+    "GROUP",
+    "from_table",
+    "get",
+    "names",
+    "options_of",
+    "register",
+    "solver_class",
+    "unregister",
+]
 
 GROUP = "optiprune.solvers"
 
@@ -97,8 +106,11 @@ def options_of(cls: type) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for f in dataclasses.fields(cls):
         if f.init:
-            factory = f.default_factory
-            out[f.name] = f.default if isinstance(factory, type(dataclasses.MISSING)) else factory()
+            has_factory = f.default_factory is not dataclasses.MISSING
+            # mypy takes the sentinel's type for a part of the union whatever is compared
+            out[f.name] = (
+                cast("Callable[[], Any]", f.default_factory)() if has_factory else f.default
+            )
     return out
 
 

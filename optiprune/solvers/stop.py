@@ -6,7 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["AnyOf", "IterationLimit", "Limits", "NoImprovement", "Stop", "Target", "TimeLimit", "limits"]
+__all__ = [
+    "AnyOf",
+    "IterationLimit",
+    "Limits",
+    "NoImprovement",
+    "Stop",
+    "Target",
+    "TimeLimit",
+    "limits",
+]
 
 
 class _Combine:
