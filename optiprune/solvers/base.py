@@ -18,7 +18,6 @@ from optiprune.problems import (
     QUBO,
     BudgetQP,
     CardinalityQP,
-    InfeasibleProblemError,
     Problem,
     as_binary,
 )
@@ -314,11 +313,3 @@ def _overrun(watch: Watch) -> float:
 
 def _join(a: str, b: str) -> str:
     return f"{a}; {b}" if a else b
-
-
-def infeasible_start(problem: Problem, solver: str) -> InfeasibleProblemError:
-    """The error for a heuristic that found no feasible assignment to start from."""
-    return InfeasibleProblemError(
-        f"'{solver}' found no feasible assignment of the {type(problem).__name__}; "
-        "give a feasible x0, or use an exact solver to learn whether one exists"
-    )
