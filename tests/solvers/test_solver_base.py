@@ -16,7 +16,6 @@ from optiprune.problems import (
     QUBO,
     BudgetQP,
     CardinalityQP,
-    InfeasibleProblemError,
     Problem,
     ProblemError,
 )
@@ -28,7 +27,7 @@ from optiprune.solvers import (
     TimeLimit,
     UnsupportedProblemError,
 )
-from optiprune.solvers.base import as_seed, infeasible_start
+from optiprune.solvers.base import as_seed
 
 Answer = Callable[[Problem, Any, np.random.SeedSequence, Any], Outcome]
 ALL = frozenset({QUBO, CardinalityQP, BudgetQP, MIQP})
@@ -241,9 +240,3 @@ def test_solve_many_hands_out_starts_and_checks_them() -> None:
     with pytest.raises(ValueError, match="workers must be >= 1"):
         says(WORST).solve_many([PROBLEM], workers=0)
     assert says(WORST).solve_many([]) == []
-
-
-def test_the_error_for_a_missing_start_says_what_to_do() -> None:
-    error = infeasible_start(PROBLEM, "scripted")
-    assert isinstance(error, InfeasibleProblemError)
-    assert "give a feasible x0" in str(error)
