@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -169,7 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         rows.append(judge(label, solve, pairs))
         print(f"{label}: {rows[-1].found}/{len(pairs)}", file=sys.stderr)
-    about = "\n".join(f"{key}: {value}" for key, value in describe().items())
+    back_ends = ", ".join(f"{p} {version(p)}" for p in ("pyomo", "PySCIPOpt", "dwave-samplers"))
+    about = "\n".join(f"{k}: {v}" for k, v in {**describe(), "back ends": back_ends}.items())
     text = (
         f"{given.count} pruning problems, n = {N}, seed {SEED}; optima by enumeration; solver seed "
         f"= problem number; ms is the median of one solve, the model's building included.\n"
