@@ -60,7 +60,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def variants() -> dict[str, tuple[str, dict[str, Any]]]:
     """Label -> (registered name, options), every registered solver included."""
     covered = {name for name, _ in VARIANTS.values()}
-    plain = {name: (name, {}) for name in solvers.names() if name not in covered}
+    plain: dict[str, tuple[str, dict[str, Any]]] = {
+        name: (name, {}) for name in solvers.names() if name not in covered
+    }
     return {**plain, **VARIANTS}
 
 
