@@ -137,7 +137,7 @@ class BatchOptions(_Section):
 
     size: int = Field(2048, ge=2, description="Weights in a batch: variables of one problem.")
     steps: int = Field(
-        80, ge=0, description="Batches solved per stage (global objective), all stages alike."
+        40, ge=0, description="Batches solved per stage (global objective), all stages alike."
     )
     sweeps: int = Field(
         1, ge=0, description="Passes over the rows of each layer (reconstruction objective)."
@@ -180,10 +180,11 @@ class BatchOptions(_Section):
 class CurvatureOptions(_Section):
     """The local quadratic model of the loss."""
 
-    fisher: Literal["empirical", "true"] = Field(
-        "empirical",
-        description="Per-sample gradients of the loss on the targets given, or on labels sampled "
-        "from the model's own outputs.",
+    fisher: Literal["auto", "true", "empirical"] = Field(
+        "auto",
+        description="Curvature from per-sample gradients on labels sampled from the model's own "
+        "outputs ('true': the Gauss-Newton matrix of the loss), or on the targets given "
+        "('empirical'). 'auto': true for cross_entropy, kl and mse, empirical for any other loss.",
     )
     samples: int = Field(
         2000, ge=1, description="Calibration samples drawn for each step's Fisher."

@@ -122,7 +122,8 @@ def linearise_loss(
     weights : parameter name -> tensor of the parameter's shape; the point of linearisation
     loss : (outputs, targets) -> mean over the samples
     dense_targets : weights of the dense model whose outputs replace the targets (KL), or None
-    sampled_labels : seed for labels drawn from the model's outputs (true Fisher), or None
+    sampled_labels : seed for labels drawn from the model's outputs (true Fisher, for the losses of
+        `has_true_fisher`), or None
     chunk : samples sent through the model at once
 
     Raises
@@ -158,7 +159,7 @@ def linearise_loss(
                 open_uses.clear()
                 output = run_model(model, leaves, batch.inputs)
                 if sampled_labels is not None:
-                    value = sampled_label_loss(output, generator)
+                    value = sampled_label_loss(output, loss, batch.n, generator)
                 else:
                     value = loss(output, targets)
                 _require_finite_loss(value)

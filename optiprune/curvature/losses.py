@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -11,7 +12,14 @@ from torch import Tensor
 
 from .data import CalibrationError
 
-__all__ = ["LossFunction", "LossName", "logits_of", "resolve_loss", "sampled_label_loss"]
+__all__ = [
+    "LossFunction",
+    "LossName",
+    "has_true_fisher",
+    "logits_of",
+    "resolve_loss",
+    "sampled_label_loss",
+]
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 """(outputs, targets) -> scalar, the mean over the samples of the batch."""
@@ -100,15 +108,37 @@ def resolve_loss(loss: LossName | LossFunction, targets: Any) -> LossFunction:
     return _NAMED[loss]
 
 
-def sampled_label_loss(output: Any, generator: torch.Generator) -> Tensor:
-    """Cross-entropy on labels drawn from the model's own softmax.
+def has_true_fisher(loss: LossFunction) -> bool:
+    """Whether labels can be sampled for this loss: a named likelihood, not a user's callable."""
+    return loss in (cross_entropy, divergence, mean_squared)
 
-    Its per-sample gradients give the true Fisher (Martens 2014, arXiv 1412.1193, section 5).
+
+def sampled_label_loss(
+    output: Any, loss: LossFunction, samples: int, generator: torch.Generator
+) -> Tensor:
+    """A loss on labels drawn from the model's own output, for the true Fisher.
+
+    The mean of ``g_n g_n'`` over its per-sample gradients is an unbiased estimate of the
+    generalised Gauss-Newton matrix of ``loss``, its curvature as long as the model is nearly
+    linear in the step (Martens 2014, arXiv 1412.1193, sections 5 and 9). Cross-entropy and KL draw classes
+    from the softmax; mean squared error draws from a Gaussian. A sample with T positions (tokens)
+    averages T independent draws, which would lose a factor T: the loss carries its square root.
+
+    Parameters
+    ----------
+    output : of the model, for a batch of ``samples`` samples
+    loss : `cross_entropy`, `divergence` or `mean_squared`
+    generator : on the CPU; the draws do not depend on the device
     """
     logits = logits_of(output)
+    if loss is mean_squared:
+        # mean over d outputs a sample: gradient 2 (o - t) / d, GGN 2 J'J / d, so variance d / 2
+        d = logits.numel() // samples
+        noise = torch.randn(logits.shape, generator=generator).to(logits)
+        return F.mse_loss(logits, logits.detach() + noise * math.sqrt(d / 2))
     flat = logits.reshape(-1, logits.shape[-1])
     with torch.no_grad():
         p = torch.softmax(flat.float(), -1)
         draw = torch.rand(p.shape[0], 1, generator=generator).to(p.device)
         labels = (p.cumsum(-1) < draw).sum(-1).clamp_(max=p.shape[-1] - 1)
-    return F.cross_entropy(flat, labels)
+    return math.sqrt(flat.shape[0] / samples) * F.cross_entropy(flat, labels)

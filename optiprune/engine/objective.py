@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from optiprune.config import CurvatureOptions
 from optiprune.curvature import CalibrationSet, PrunableLayer, linearise_loss, mean_loss
 from optiprune.curvature.fisher import SampleGradients, sample_seed
-from optiprune.curvature.losses import LossFunction
+from optiprune.curvature.losses import LossFunction, has_true_fisher
 
 __all__ = ["GlobalLoss"]
 
@@ -28,6 +28,13 @@ class GlobalLoss:
     loss: LossFunction
     options: CurvatureOptions
     dense: Mapping[str, Tensor] | None = None
+
+    @property
+    def true_fisher(self) -> bool:
+        """Whether labels are sampled from the model's outputs."""
+        return self.options.fisher == "true" or (
+            self.options.fisher == "auto" and has_true_fisher(self.loss)
+        )
 
     def value(self, weights: Mapping[str, Tensor], data: CalibrationSet) -> float:
         """Mean loss over ``data``."""
@@ -48,7 +55,7 @@ class GlobalLoss:
         n_gradient = max(opts.samples, opts.gradient_samples or 0)
         gradient_set = data.sample(n_gradient, rng)
         few = gradient_set.sample(opts.samples, rng)
-        if opts.fisher == "true":
+        if self.true_fisher:
             curvature = self._run(weights, few, sampled=sample_seed(labels))
             return curvature, self._run(weights, gradient_set).mean
         curvature = self._run(weights, few)

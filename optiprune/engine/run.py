@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from optiprune.config import Config
+from optiprune.config import Config, ConfigError
 from optiprune.curvature import CalibrationSet, PrunableLayer, find_layers, linearise_loss
 from optiprune.curvature.capture import forward_order
 from optiprune.curvature.gram import input_norms, wanda_scores
-from optiprune.curvature.losses import LossFunction, resolve_loss
+from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_loss
 from optiprune.problems import CardinalityQP
 from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
@@ -105,6 +105,11 @@ class PruningRun:
                 self.config.curvature,
                 self.state.dense_weights() if self.loss == "kl" else None,
             )
+            if self._objective.true_fisher and not has_true_fisher(self._objective.loss):
+                raise ConfigError(
+                    "curvature.fisher = 'true' needs loss = cross_entropy, kl or mse, since labels "
+                    "must be sampled; use fisher = 'empirical' (or 'auto') with this loss"
+                )
 
     def run(self) -> EngineResult:
         """First mask, search, refit. Raises `StepFailedError` with the result so far."""

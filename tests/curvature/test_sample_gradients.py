@@ -14,7 +14,7 @@ from optiprune.curvature import (
     linearise_loss,
     mean_loss,
 )
-from optiprune.curvature.losses import cross_entropy, divergence, own_loss, resolve_loss
+from optiprune.curvature.losses import cross_entropy, divergence, mean_squared, resolve_loss
 
 
 def per_sample(model: nn.Module, name: str, x: Tensor, y: Tensor) -> Tensor:
@@ -128,27 +128,52 @@ def test_dropout_and_batch_norm_behave_as_in_evaluation() -> None:
     assert got == pytest.approx(float(F.cross_entropy(model(x), y)), rel=1e-6)
 
 
-def test_true_fisher_of_a_softmax_layer() -> None:
-    # one linear layer: the true Fisher of its logits is E_x[(diag p - pp') (x) xx'], known exactly
+@pytest.mark.parametrize("positions", [1, 3])
+def test_true_fisher_of_a_softmax_layer(positions: int) -> None:
+    # one linear layer: the curvature of the mean cross-entropy is the mean over positions of
+    # (diag p - pp') (x) xx', known exactly, whatever the labels
     torch.manual_seed(0)
-    model = nn.Linear(2, 3, bias=False)
-    x = torch.randn(1, 2).expand(40000, 2)
-    p = torch.softmax(model(x[:1]), -1)[0]
-    want = torch.kron(torch.diag(p) - torch.outer(p, p), torch.outer(x[0], x[0]))
-    data = CalibrationSet.collect([x], torch.device("cpu"))
-    sequential = nn.Sequential(model)
-    layers = find_layers(sequential)
+    model = nn.Sequential(nn.Linear(2, 3, bias=False))
+    x = torch.randn(1, positions, 2)
+    p = torch.softmax(model(x), -1)[0].detach()
+    want = torch.stack(
+        [
+            torch.kron(torch.diag(q) - torch.outer(q, q), torch.outer(a, a))
+            for q, a in zip(p, x[0], strict=True)
+        ]
+    ).mean(0)
+    data = CalibrationSet.collect([x.expand(40000, positions, 2)], torch.device("cpu"))
     got = linearise_loss(
-        sequential,
-        layers,
-        {"0.weight": model.weight},
+        model,
+        find_layers(model),
+        {"0.weight": model[0].weight},
         data,
-        own_loss,
+        cross_entropy,
         sampled_labels=3,
         chunk=40000,
     )
     g = got.gather("0", torch.arange(6))
-    torch.testing.assert_close(g.T @ g / got.n, want.detach(), atol=0.02, rtol=0.05)
+    torch.testing.assert_close(g.T @ g / got.n, want, atol=0.01, rtol=0.05)
+
+
+def test_true_fisher_of_a_squared_error() -> None:
+    # mean over 3 outputs of (o - t)^2: Hessian 2/3 I (x) xx', exactly
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3, bias=False))
+    x = torch.randn(1, 2)
+    data = CalibrationSet.collect([x.expand(40000, 2)], torch.device("cpu"))
+    got = linearise_loss(
+        model,
+        find_layers(model),
+        {"0.weight": model[0].weight},
+        data,
+        mean_squared,
+        sampled_labels=3,
+        chunk=40000,
+    )
+    g = got.gather("0", torch.arange(6))
+    want = 2 / 3 * torch.kron(torch.eye(3), torch.outer(x[0], x[0]))
+    torch.testing.assert_close(g.T @ g / got.n, want, atol=0.01, rtol=0.05)
 
 
 def test_divergence_is_zero_at_the_dense_model_and_positive_elsewhere() -> None:

@@ -158,11 +158,11 @@ def test_labels_are_not_needed_for_kl_or_reconstruction(digits: Any) -> None:
         assert digits.accuracy(model) > 0.9
 
 
-def test_true_fisher_layer_batches_partners_and_all_accepted(digits: Any) -> None:
+def test_empirical_fisher_layer_batches_partners_and_all_accepted(digits: Any) -> None:
     model, result = prune(
         digits,
         config={
-            "curvature": {"fisher": "true"},
+            "curvature": {"fisher": "empirical"},
             "batches": {"across": "layer", "partners": 0.3},
             "accept": {"holdout": 0.0},
         },
@@ -312,6 +312,16 @@ def test_labels_missing(digits: Any) -> None:
     refused(digits, CalibrationError, "labels are missing", data=[digits.train[0]])
     refused(
         digits, CalibrationError, "labels are missing", data=[digits.train[0]], loss="cross_entropy"
+    )
+
+
+def test_true_fisher_needs_a_loss_with_a_likelihood(digits: Any) -> None:
+    refused(
+        digits,
+        ConfigError,
+        "fisher = 'empirical'",
+        loss=lambda o, t: o.square().mean(),
+        config={"curvature": {"fisher": "true"}},
     )
 
 
