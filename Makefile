@@ -52,7 +52,7 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .
@@ -61,6 +61,7 @@ format: $(DEV)
 bench: $(DEV)
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.layer_error
+	$(BIN)/python -m benchmarks.solver_agreement
 
 docs: $(DOCS)
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
