@@ -120,9 +120,9 @@ def sampled_label_loss(
 
     The mean of ``g_n g_n'`` over its per-sample gradients is an unbiased estimate of the
     generalised Gauss-Newton matrix of ``loss``, its curvature as long as the model is nearly
-    linear in the step (Martens 2014, arXiv 1412.1193, sections 5 and 9). Cross-entropy and KL draw classes
-    from the softmax; mean squared error draws from a Gaussian. A sample with T positions (tokens)
-    averages T independent draws, which would lose a factor T: the loss carries its square root.
+    linear in the step (Martens 2014, arXiv 1412.1193, sections 5 and 9). Cross-entropy and KL draw
+    classes from the softmax; mean squared error draws from a Gaussian. A sample with T positions
+    (tokens) averages T independent draws, which would lose a factor T: the loss carries its root.
 
     Parameters
     ----------
