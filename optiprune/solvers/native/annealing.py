@@ -178,7 +178,8 @@ class Annealing(BaseSolver):
             search.watch.restarts += 1
             if runs == 0:
                 sweeps *= 2
-            search.restart(begin)
+            if not (isinstance(search, BudgetSearch) and search.scatter()):
+                search.restart(begin)
 
     def sweeps_for(self, problem: QUBO | CardinalityQP | BudgetQP) -> int:
         """Sweeps of a run: ``sweeps``, or by size; more where few variables move."""
@@ -188,7 +189,11 @@ class Annealing(BaseSolver):
         movers = n
         if isinstance(problem, CardinalityQP):
             movers = 2 * (n - int(problem.k.sum()))
+        if isinstance(problem, QUBO):
+            return 400  # flips in order are cheap
         base = 100 if n < 512 else 200
+        if self.moves == "metropolis":
+            base *= 10  # a proposal looks at one pair and not at a whole row
         return int(base * min(5.0, max(1.0, n / max(1, movers))))
 
     def _temperatures(self, search: ExchangeSearch | FlipSearch) -> tuple[float, float]:

@@ -23,8 +23,37 @@ __all__ = ["Auto"]
 # up to here all assignments are visited: a proof in some 10 ms
 _FEW = 1 << 18
 _FEW_SUPPORTS = 1 << 14
+# the most that a larger effort makes of that
+_FEW_EFFORT = 64.0
 # exchange tabu is best up to here, heat-bath annealing above
 _TABU_N = 256
+
+
+@dataclass(frozen=True)
+class _AnnealingThenTabu(BaseSolver):
+    """For a QUBO: tabu search that starts from what annealing found."""
+
+    effort: float
+
+    name: ClassVar[str] = "annealing, tabu"
+    capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO}))
+
+    def _solve(
+        self,
+        problem: Any,
+        x0: npt.NDArray[np.int8] | None,
+        seed: np.random.SeedSequence,
+        watch: Watch,
+    ) -> Outcome:
+        first, second = seed.spawn(2)
+        annealing, tabu = Annealing(), Tabu()
+        sweeps = max(1, round(self.effort * annealing.sweeps_for(problem)))
+        found = replace(annealing, sweeps=sweeps)._solve(problem, x0, first, watch)
+        if found.stats.stop_reason != "completed":
+            return found
+        steps = max(1, round(self.effort * tabu.iterations_for(problem)))
+        start = None if found.x is None else np.asarray(found.x, dtype=np.int8)
+        return replace(tabu, iterations=steps)._solve(problem, start, second, watch)
 
 
 @dataclass(frozen=True)
@@ -32,7 +61,8 @@ class Auto(BaseSolver):
     """Chooses by type and size; ``stats.message`` says what was chosen and why.
 
     Few assignments: exhaustive. `MIQP`: local search (support exchanges). `BudgetQP`: annealing.
-    `CardinalityQP`: tabu search up to 256 variables, annealing above. `QUBO`: tabu search.
+    `CardinalityQP`: tabu search up to 256 variables, annealing above. `QUBO`: annealing, then tabu
+    search from there (the first leads where coefficients span decades, the second elsewhere).
 
     Attributes
     ----------
@@ -56,7 +86,7 @@ class Auto(BaseSolver):
         few = _FEW_SUPPORTS if isinstance(problem, MIQP) else _FEW
         if isinstance(problem, CardinalityQP | MIQP) or n <= 64:
             count = assignments(problem)
-            if count <= few * self.effort:
+            if count <= few * min(self.effort, _FEW_EFFORT):
                 return Exhaustive(), f"only {count} assignments, all of them can be visited"
         if isinstance(problem, MIQP):
             starts = max(1, round(self.effort * LocalSearch().starts_for(problem)))
@@ -73,11 +103,13 @@ class Auto(BaseSolver):
                 replace(solver, sweeps=self._scaled(solver.sweeps_for(problem))),
                 f"{n} variables at fixed cardinality: heat-bath exchanges lead above {_TABU_N}",
             )
+        if isinstance(problem, QUBO):
+            return _AnnealingThenTabu(self.effort), (
+                f"{n} variables without constraints: annealing, then tabu from its answer"
+            )
         tabu = Tabu()
         tabu = replace(tabu, iterations=self._scaled(tabu.iterations_for(problem)))
-        if isinstance(problem, CardinalityQP):
-            return tabu, f"{n} variables at fixed cardinality: exchange tabu leads up to {_TABU_N}"
-        return tabu, f"{n} variables without constraints: one-flip tabu with restarts"
+        return tabu, f"{n} variables at fixed cardinality: exchange tabu leads up to {_TABU_N}"
 
     def _scaled(self, amount: int) -> int:
         return max(1, round(amount * self.effort))

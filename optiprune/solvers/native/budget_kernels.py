@@ -16,6 +16,7 @@ from .exchange import (
     BEST_STEP,
     CURRENT,
     IN_SWEEP,
+    MARGIN,
     REFUSED,
     SINCE_REFRESH,
     STEP,
@@ -23,7 +24,7 @@ from .exchange import (
     recompute,
 )
 from .flips import flip
-from .rng import below, next_u64, uniform
+from .rng import below, uniform
 
 __all__ = [
     "budget_first",
@@ -45,17 +46,17 @@ def budget_use(AT, x, use):  # type: ignore[no-untyped-def]
                 use[r] += AT[i, r]
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _fits(AT, use, low, high, si, i, sj, j):  # type: ignore[no-untyped-def]
-    """Whether every budget holds after flipping i (and j, unless sj is 0)."""
+@njit(nogil=True, cache=True)
+def _fits(AT, use, low, high, si, i, sj, j, sm, m):  # type: ignore[no-untyped-def]
+    """Whether every budget holds after flipping i (and j and m, unless sj or sm is 0)."""
     for r in range(use.shape[0]):
-        u = use[r] + si * AT[i, r] + sj * AT[j, r]
+        u = use[r] + si * AT[i, r] + sj * AT[j, r] + sm * AT[m, r]
         if u < low[r] or u > high[r]:
             return False
     return True
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True)
 def _spend(AT, use, si, i):  # type: ignore[no-untyped-def]
     for r in range(use.shape[0]):
         use[r] += si * AT[i, r]
@@ -66,7 +67,9 @@ def budget_metropolis(  # type: ignore[no-untyped-def]
     J, a, AT, low, high, h, x, sign, use, rng, counters, floats, best_x, scratch, steps, sweep,
     ratio, refresh, target, patience,
 ):  # fmt: skip
-    """Random flips and exchanges, half and half, by Metropolis' rule; infeasible ones refused.
+    """Random flips of one, two or three variables by Metropolis' rule; infeasible ones refused.
+
+    Three at once, since an equation between unequal costs lets no one or two of them move.
 
     Arguments as `exchange.heat_bath`.
     """
@@ -78,6 +81,7 @@ def budget_metropolis(  # type: ignore[no-untyped-def]
     in_sweep = counters[IN_SWEEP]
     current = floats[CURRENT]
     best = floats[BEST]
+    margin = floats[MARGIN]
     t = floats[TEMPERATURE]
     while step < last:
         if in_sweep == sweep:
@@ -85,35 +89,36 @@ def budget_metropolis(  # type: ignore[no-untyped-def]
             t *= ratio
         step += 1
         in_sweep += 1
+        flips = 1 + below(rng, 3)
         i = below(rng, n)
-        j = i
-        if next_u64(rng) >> np.uint64(63):
-            j = below(rng, n)
+        j = below(rng, n)
+        m = below(rng, n)
         si = float(sign[i])
-        sj = 0.0
+        sj = float(sign[j]) if flips > 1 and j != i else 0.0
+        sm = float(sign[m]) if flips > 2 and m != i and m != j else 0.0
         delta = si * float(h[i])
-        if j != i:
-            sj = float(sign[j])
-            if sj == si:
-                j = i
-                sj = 0.0
-            else:
-                delta += sj * float(h[j]) - float(J[i, j])
+        if sj != 0.0:
+            delta += sj * float(h[j]) + si * sj * float(J[i, j])
+        if sm != 0.0:
+            delta += sm * float(h[m]) + si * sm * float(J[i, m]) + sj * sm * float(J[j, m])
         hot = delta <= 0.0 or (delta < 30.0 * t and uniform(rng) < np.exp(-delta / t))
-        if hot and _fits(AT, use, low, high, si, i, sj, j):
+        if hot and _fits(AT, use, low, high, si, i, sj, j, sm, m):
             current += delta
             flip(J, h, x, sign, i)
             _spend(AT, use, si, i)
             if sj != 0.0:
                 flip(J, h, x, sign, j)
                 _spend(AT, use, sj, j)
+            if sm != 0.0:
+                flip(J, h, x, sign, m)
+                _spend(AT, use, sm, m)
             accepted += 1
             since += 1
             if since >= refresh:
                 since = 0
                 current = recompute(J, a, x, h, scratch)
                 budget_use(AT, x, use)
-            if current < best:
+            if current < best - margin or (current <= target and target < best):
                 best = current
                 best_x[:] = x
                 counters[BEST_STEP] = step
@@ -153,14 +158,14 @@ def budget_first(  # type: ignore[no-untyped-def]
         alone = si * float(h[i])
         gain = -tolerance
         partner = -1
-        if alone < gain and _fits(AT, use, low, high, si, i, 0.0, i):
+        if alone < gain and _fits(AT, use, low, high, si, i, 0.0, i, 0.0, i):
             gain = alone
             partner = i
         for j in range(n):
             sj = float(sign[j])
             if sj != si:
                 delta = alone + sj * float(h[j]) - float(J[i, j])
-                if delta < gain and _fits(AT, use, low, high, si, i, sj, j):
+                if delta < gain and _fits(AT, use, low, high, si, i, sj, j, 0.0, j):
                     gain = delta
                     partner = j
         if partner < 0:
@@ -199,7 +204,7 @@ def budget_flips(  # type: ignore[no-untyped-def]
         for i in range(n):
             si = float(sign[i])
             delta = si * float(h[i])
-            if delta < gain and _fits(AT, use, low, high, si, i, 0.0, i):
+            if delta < gain and _fits(AT, use, low, high, si, i, 0.0, i, 0.0, i):
                 gain = delta
                 where = i
         if where < 0:
@@ -222,7 +227,7 @@ def budget_flips(  # type: ignore[no-untyped-def]
     return done
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True)
 def _excess(use, low, high, weight):  # type: ignore[no-untyped-def]
     total = 0.0
     for r in range(use.shape[0]):
@@ -289,18 +294,13 @@ def budget_sample(J, AT, low, high, h, sign, use, rng, out):  # type: ignore[no-
         if m == out.shape[0]:
             break
         i = below(rng, n)
-        j = i
-        if next_u64(rng) >> np.uint64(63):
-            j = below(rng, n)
+        j = below(rng, n)
         si = float(sign[i])
-        sj = 0.0
+        sj = float(sign[j]) if j != i and below(rng, 2) else 0.0
         delta = si * float(h[i])
-        if j != i and sign[j] != sign[i]:
-            sj = float(sign[j])
-            delta += sj * float(h[j]) - float(J[i, j])
-        else:
-            j = i
-        if _fits(AT, use, low, high, si, i, sj, j):
+        if sj != 0.0:
+            delta += sj * float(h[j]) + si * sj * float(J[i, j])
+        if _fits(AT, use, low, high, si, i, sj, j, 0.0, j):
             out[m] = delta
             m += 1
     return m

@@ -21,12 +21,11 @@ from .budget_kernels import (
     budget_use,
 )
 from .chunks import Incumbent
-from .exchange import CURRENT, IN_SWEEP, REFUSED, STEP, TEMPERATURE
+from .exchange import CURRENT, IN_SWEEP, MARGIN, REFUSED, STEP, TEMPERATURE
 from .flips import FlipState
 from .instance import Instance, build_instance
-from .rng import new_state
+from .rng import new_state, next_u64
 from .search import KernelRun
-from .start import tolerance
 from .temperature import metropolis_temperature
 
 __all__ = ["BudgetSearch", "BudgetStart", "budget_start"]
@@ -239,7 +238,7 @@ class BudgetSearch(KernelRun):
                 s.floats,
                 s.best_x,
                 m,
-                tolerance(self.inst, s.h),
+                s.floats[MARGIN],
                 self.target,
             ),
             math.inf,
@@ -252,7 +251,7 @@ class BudgetSearch(KernelRun):
         s.counters[REFUSED] = 0
         return self._run(
             lambda m: budget_first(
-                *self._common, s.counters, s.floats, s.best_x, m, tolerance(self.inst, s.h),
+                *self._common, s.counters, s.floats, s.best_x, m, s.floats[MARGIN],
                 self.target,
             ),
             math.inf,
@@ -281,6 +280,19 @@ class BudgetSearch(KernelRun):
         m = budget_sample(J, AT, low, high, h, sign, use, self.rng, out)
         return metropolis_temperature(out[:m], hot), metropolis_temperature(out[:m], cold)
 
+    def scatter(self) -> bool:
+        """Go to a random assignment, repaired; False, and back, if it could not be repaired."""
+        back = self.state.x.copy()
+        bits = [next_u64(self.rng) >> np.uint64(63) for _ in range(self.inst.n)]
+        other = BudgetSearch.at(
+            self.problem, self.inst, self.rows, np.array(bits, dtype=np.int8), self.rng,
+            self.watch, self.incumbent,
+        )  # fmt: skip
+        feasible, _ = other.repair()
+        feasible = feasible and self.problem.violation(other.state.x) == 0
+        self.restart(other.state.x if feasible else back)
+        return feasible
+
     def shake(self) -> None:
         """Random feasible moves, two for every variable, from where the search stands."""
         s = self.state
@@ -297,7 +309,10 @@ class BudgetSearch(KernelRun):
         )  # fmt: skip
 
     def multi_descend(self, starts: int) -> str | None:
-        """Descents from the start and from shaken assignments; 0 goes on until stopped."""
+        """Descents from the start and then, in turn, from shaken and from random repaired ones.
+
+        0 goes on until a criterion is met.
+        """
         done = 0
         while True:
             reason = self.descend()
@@ -305,4 +320,5 @@ class BudgetSearch(KernelRun):
             if reason is not None or done == starts or self.inst.n == 0:
                 return reason
             self.watch.restarts += 1
-            self.shake()
+            if done % 2 or not self.scatter():
+                self.shake()

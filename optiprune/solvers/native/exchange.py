@@ -26,6 +26,7 @@ __all__ = [
     "CLOCK",
     "CURRENT",
     "IN_SWEEP",
+    "MARGIN",
     "REFUSED",
     "RESTARTS",
     "RUN_BEST",
@@ -37,14 +38,16 @@ __all__ = [
     "heat_bath",
     "metropolis",
     "refresh_interval",
+    "rounding",
     "swap",
 ]
 
 # counters, int64; RUN_STEP: step of the last improvement since the last restart; CLOCK: ticks of
 # tabu tenures; REFUSED: proposals in a row that did not improve
 STEP, ACCEPTED, SINCE_REFRESH, BEST_STEP, IN_SWEEP, RUN_STEP, RESTARTS, CLOCK, REFUSED = range(9)
-# floats: energy now, best since ever, temperature, best since the last restart (offset left out)
-CURRENT, BEST, TEMPERATURE, RUN_BEST = range(4)
+# floats: energy now, best since ever, temperature, best since the last restart (offset left out);
+# MARGIN: what an improvement must exceed, else the rounding of a cycle of moves counts as progress
+CURRENT, BEST, TEMPERATURE, RUN_BEST, MARGIN = range(5)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +79,7 @@ class ExchangeState:
     scratch: npt.NDArray[np.float64]
     counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(16, np.int64))
     floats: npt.NDArray[np.float64] = field(
-        default_factory=lambda: np.array([0.0, np.inf, 0.0, np.inf])
+        default_factory=lambda: np.array([0.0, np.inf, 0.0, np.inf, 0.0])
     )
 
     @classmethod
@@ -123,6 +126,7 @@ class ExchangeState:
             self.scratch,
             self.floats,
         )
+        self.floats[MARGIN] = rounding(self.inst, self.h)
         self.counters[SINCE_REFRESH] = 0
         self.counters[RUN_STEP] = self.counters[STEP]
         self.floats[RUN_BEST] = self.floats[CURRENT]
@@ -135,6 +139,12 @@ class ExchangeState:
     def can_move(self) -> bool:
         """Whether any exchange exists."""
         return len(self.pruned) > 0
+
+
+def rounding(inst: Instance, h: npt.NDArray[Any]) -> float:
+    """What a change of energy must exceed to be told from rounding error of the fields h."""
+    top = float(np.abs(h).max(initial=0.0))
+    return 4.0 * float(np.finfo(inst.J.dtype).eps) * top
 
 
 def refresh_interval(n: int) -> int:
@@ -219,6 +229,7 @@ def heat_bath(  # type: ignore[no-untyped-def]
     in_sweep = counters[IN_SWEEP]
     current = floats[CURRENT]
     best = floats[BEST]
+    margin = floats[MARGIN]
     t = floats[TEMPERATURE]
     tf = h.dtype.type(t)
     while step < last:
@@ -254,7 +265,7 @@ def heat_bath(  # type: ignore[no-untyped-def]
         if since >= refresh:
             since = 0
             current = recompute(J, a, x, h, scratch)
-        if current < best:
+        if current < best - margin or (current <= target and target < best):
             best = current
             best_x[:] = x
             counters[BEST_STEP] = step
@@ -290,6 +301,7 @@ def metropolis(  # type: ignore[no-untyped-def]
     in_sweep = counters[IN_SWEEP]
     current = floats[CURRENT]
     best = floats[BEST]
+    margin = floats[MARGIN]
     t = floats[TEMPERATURE]
     while step < last:
         if in_sweep == sweep:
@@ -315,7 +327,7 @@ def metropolis(  # type: ignore[no-untyped-def]
             if since >= refresh:
                 since = 0
                 current = recompute(J, a, x, h, scratch)
-            if current < best:
+            if current < best - margin or (current <= target and target < best):
                 best = current
                 best_x[:] = x
                 counters[BEST_STEP] = step

@@ -19,6 +19,7 @@ from .exchange import (
     CLOCK,
     CURRENT,
     IN_SWEEP,
+    MARGIN,
     REFUSED,
     RESTARTS,
     RUN_BEST,
@@ -27,6 +28,7 @@ from .exchange import (
     STEP,
     TEMPERATURE,
     recompute,
+    rounding,
 )
 from .instance import Instance
 from .rng import below, uniform
@@ -55,7 +57,7 @@ class FlipState:
     free_at: npt.NDArray[np.int32]
     counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(16, np.int64))
     floats: npt.NDArray[np.float64] = field(
-        default_factory=lambda: np.array([0.0, np.inf, 0.0, np.inf])
+        default_factory=lambda: np.array([0.0, np.inf, 0.0, np.inf, 0.0])
     )
 
     @classmethod
@@ -82,6 +84,7 @@ class FlipState:
         now = recompute(inst.J, inst.a, self.x, self.h, self.scratch)
         self.floats[CURRENT] = now
         self.floats[RUN_BEST] = now
+        self.floats[MARGIN] = rounding(inst, self.h)
         self.counters[SINCE_REFRESH] = 0
         self.counters[RUN_STEP] = self.counters[STEP]
         if now < self.floats[BEST]:
@@ -100,7 +103,7 @@ class FlipState:
         return self.inst.n > 0
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, inline="always")
+@njit(nogil=True, cache=True, fastmath=FAST)
 def flip(J, h, x, sign, i):  # type: ignore[no-untyped-def]
     """Flip x_i and update fields and sign."""
     row = J[i]
@@ -182,6 +185,7 @@ def flip_metropolis(  # type: ignore[no-untyped-def]
     i = counters[IN_SWEEP]
     current = floats[CURRENT]
     best = floats[BEST]
+    margin = floats[MARGIN]
     t = floats[TEMPERATURE]
     while step < last:
         if i == n:
@@ -197,7 +201,7 @@ def flip_metropolis(  # type: ignore[no-untyped-def]
             if since >= refresh:
                 since = 0
                 current = recompute(J, a, x, h, scratch)
-            if current < best:
+            if current < best - margin or (current <= target and target < best):
                 best = current
                 best_x[:] = x
                 counters[BEST_STEP] = step
@@ -302,6 +306,7 @@ def flip_tabu(  # type: ignore[no-untyped-def]
     since = counters[SINCE_REFRESH]
     current = floats[CURRENT]
     best = floats[BEST]
+    margin = floats[MARGIN]
     run_best = floats[RUN_BEST]
     now = counters[CLOCK]
     if now > _WRAP:
@@ -339,15 +344,15 @@ def flip_tabu(  # type: ignore[no-untyped-def]
         if since >= refresh:
             since = 0
             current = recompute(J, a, x, h, scratch)
-        if current < run_best:
+        if current < run_best - 4.0 * margin:
             run_best = current
             counters[RUN_STEP] = step
-            if current < best:
-                best = current
-                best_x[:] = x
-                counters[BEST_STEP] = step
-                if best <= target:
-                    break
+        if current < best - margin or (current <= target and target < best):
+            best = current
+            best_x[:] = x
+            counters[BEST_STEP] = step
+            if best <= target:
+                break
         if step - counters[BEST_STEP] >= patience:
             break
     counters[CLOCK] = now

@@ -19,6 +19,8 @@ Precision: TypeAlias = Literal["auto", "float32", "float64"]
 
 # integers up to 2**24 are exact in float32, and so are their sums below that
 _EXACT = float(1 << 24)
+# up to here float64 costs about the same, and optima that differ by 1e-7 are told apart
+_SMALL = 128
 # rows converted between two looks at the clock
 _ROWS = 256
 
@@ -140,7 +142,7 @@ def _couplings_from_dense(
     dtype: np.dtype[Any] = np.dtype(np.float64)
     if precision == "float32":
         dtype = np.dtype(np.float32)
-    elif precision == "auto":
+    elif precision == "auto" and n > _SMALL:
         totals = np.zeros(5)
         for r in range(0, n, _ROWS):
             _survey(q, r, min(n, r + _ROWS), totals)
@@ -167,7 +169,8 @@ def _couplings_from_factor(
     watch: Watch | None,
 ) -> npt.NDArray[Any]:
     n = Q.n
-    dtype = np.dtype(np.float64 if precision == "float64" else np.float32)
+    small = precision == "auto" and n <= _SMALL
+    dtype = np.dtype(np.float64 if precision == "float64" or small else np.float32)
     f = Q.factor if order is None else Q.factor[:, order]
     f = f.astype(dtype, copy=False)
     J = aligned(n, stride, dtype)
@@ -177,10 +180,10 @@ def _couplings_from_factor(
         for r in range(0, n, _ROWS):
             np.matmul(f[:, r : r + _ROWS].T, f, out=J[r : r + _ROWS, :n])
             _check(watch)
-    J *= 2
     J[:, n:] = 0
+    J *= 2
     J[np.arange(n), np.arange(n)] = 0
-    if precision == "auto":
+    if precision == "auto" and not small:
         totals = np.zeros(5)
         for r in range(0, n, _ROWS):
             _survey(J[:, :n], r, min(n, r + _ROWS), totals)

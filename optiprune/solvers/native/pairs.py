@@ -19,6 +19,7 @@ from .exchange import (
     BEST_STEP,
     CURRENT,
     IN_SWEEP,
+    MARGIN,
     REFUSED,
     RESTARTS,
     RUN_BEST,
@@ -96,7 +97,7 @@ def _best_pair(  # type: ignore[no-untyped-def]
     return float(h[i]) - float(h[out]) - float(J[i, out]), slot, out
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, inline="always")
+@njit(nogil=True, cache=True, fastmath=FAST)
 def _leavers(h, mask, starts, free_at, step, leave, tops):  # type: ignore[no-untyped-def]
     """Fill ``leave`` and ``tops`` for `_best_pair`; tabu variables stay put."""
     for j in range(h.shape[0]):
@@ -207,6 +208,7 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
     since = counters[SINCE_REFRESH]
     current = floats[CURRENT]
     best = floats[BEST]
+    margin = floats[MARGIN]
     run_best = floats[RUN_BEST]
     while step < last:
         if step - counters[RUN_STEP] >= stall:
@@ -245,7 +247,7 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
             run_best = current
             counters[RUN_STEP] = step
             counters[RESTARTS] += 1
-            if current < best:
+            if current < best - margin or (current <= target and target < best):
                 best = current
                 best_x[:] = x
                 counters[BEST_STEP] = step
@@ -287,15 +289,15 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
         if since >= refresh:
             since = 0
             current = recompute(J, a, x, h, scratch)
-        if current < run_best:
+        if current < run_best - 4.0 * margin:
             run_best = current
             counters[RUN_STEP] = step
-            if current < best:
-                best = current
-                best_x[:] = x
-                counters[BEST_STEP] = step
-                if best <= target:
-                    break
+        if current < best - margin or (current <= target and target < best):
+            best = current
+            best_x[:] = x
+            counters[BEST_STEP] = step
+            if best <= target:
+                break
         if step - counters[BEST_STEP] >= patience:
             break
     counters[STEP] = step

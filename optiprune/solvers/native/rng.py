@@ -28,7 +28,7 @@ def new_state(seed: np.random.SeedSequence) -> npt.NDArray[np.uint64]:
     return s
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True)
 def next_u64(s):  # type: ignore[no-untyped-def]
     """The next 64 random bits; advances the state s, uint64 (4,)."""
     u = s[0] + s[3]
@@ -43,13 +43,13 @@ def next_u64(s):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True)
 def uniform(s):  # type: ignore[no-untyped-def]
     """A float64 in [0, 1), 53 random bits."""
     return float(next_u64(s) >> np.uint64(11)) * 1.1102230246251565e-16
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True)
 def below(s, m):  # type: ignore[no-untyped-def]
     """An integer in [0, m), 1 <= m < 2**32. The bias of at most m / 2**32 is accepted."""
     return np.int64(((next_u64(s) >> np.uint64(32)) * np.uint64(m)) >> np.uint64(32))

@@ -22,6 +22,7 @@ from .exchange import (
     BEST,
     BEST_STEP,
     IN_SWEEP,
+    MARGIN,
     REFUSED,
     RESTARTS,
     STEP,
@@ -35,7 +36,7 @@ from .flips import FlipState, flip_descent, flip_first, flip_metropolis, flip_ta
 from .instance import Instance
 from .pairs import PairWorkspace, exchange_descent, exchange_first, exchange_tabu
 from .rng import gumbel_table, new_state
-from .start import Start, tolerance
+from .start import Start
 
 __all__ = ["ExchangeSearch", "FlipSearch", "KernelRun", "Search", "search_at"]
 
@@ -172,6 +173,12 @@ class ExchangeSearch(Search):
     def sweep(self) -> int:
         return len(self.state.pruned)
 
+    def descend(self, strategy: Literal["best", "first"] = "best") -> str | None:
+        reason = super().descend(strategy)
+        # the descents leave the list of kept variables behind; this also sheds their rounding
+        self.state.load(self.state.x.copy())
+        return reason
+
     def _anneal(self, steps: int, ratio: float) -> None:
         s, inst = self.state, self.inst
         if self.moves == "heat-bath":
@@ -192,7 +199,7 @@ class ExchangeSearch(Search):
         w.free_at[:] = 0
         exchange_descent(
             inst.J, s.h, s.x, s.mask, s.pruned, s.pruned_group, inst.starts, w.maxima, w.free_at,
-            w.leave, w.tops, s.counters, s.floats, s.best_x, steps, tolerance(inst, s.h),
+            w.leave, w.tops, s.counters, s.floats, s.best_x, steps, s.floats[MARGIN],
             self.target,
         )  # fmt: skip
 
@@ -200,7 +207,7 @@ class ExchangeSearch(Search):
         s, inst = self.state, self.inst
         exchange_first(
             inst.J, s.h, s.x, s.mask, s.pruned, s.pruned_group, inst.starts, s.counters, s.floats,
-            s.best_x, steps, tolerance(inst, s.h), self.target,
+            s.best_x, steps, s.floats[MARGIN], self.target,
         )  # fmt: skip
 
     def _tabu(
@@ -241,14 +248,14 @@ class FlipSearch(Search):
         s, inst = self.state, self.inst
         flip_descent(
             inst.J, s.h, s.x, s.sign, s.counters, s.floats, s.best_x, steps,
-            tolerance(inst, s.h), self.target,
+            s.floats[MARGIN], self.target,
         )  # fmt: skip
 
     def _descend_first(self, steps: int) -> None:
         s, inst = self.state, self.inst
         flip_first(
             inst.J, s.h, s.x, s.sign, s.counters, s.floats, s.best_x, steps,
-            tolerance(inst, s.h), self.target,
+            s.floats[MARGIN], self.target,
         )  # fmt: skip
 
     def _tabu(

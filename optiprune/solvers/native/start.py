@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,10 @@ from .chunks import Incumbent
 from .construct import cheap_start, greedy_exchange_start, repair_counts
 from .instance import Instance, build_instance
 
-__all__ = ["Start", "prepare", "tolerance"]
+__all__ = ["Start", "prepare"]
+
+# variables from which evaluating an energy takes a time that counts
+_LARGE = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +66,9 @@ def prepare(
             candidates.append(greedy_exchange_start(inst, "both", watch))
     else:
         incumbent.measure(np.zeros(problem.n, np.int8) if x0 is None else x0)
+        if problem.n > _LARGE and math.isfinite(watch.limits.time_s):
+            # the empty assignment costs nothing to evaluate; one like the answer tells the cost
+            incumbent.measure((np.arange(problem.n) % 2).astype(np.int8))
         inst = build_instance(problem, precision, watch)
         candidates = [np.zeros(problem.n, np.int8) if x0 is None else inst.inward(x0)]
     energies = [inst.energy(x) for x in candidates] if len(candidates) > 1 else [0.0]
@@ -69,9 +76,3 @@ def prepare(
     if isinstance(problem, CardinalityQP):
         incumbent.offer(inst.outward(x), inst.energy(x))
     return Start(inst, x)
-
-
-def tolerance(inst: Instance, h: npt.NDArray[np.floating]) -> float:
-    """What a change of energy must exceed to be told from rounding error."""
-    top = float(np.abs(h).max(initial=0.0))
-    return 4.0 * float(np.finfo(inst.J.dtype).eps) * top

@@ -78,17 +78,20 @@ class Tabu(BaseSolver):
                 n = problem.n
                 # few movers: a tenure as long as the list would make everything tabu
                 movers = min(search.sweep, n - search.sweep) if exchanges else n
-                tenure = 3 if exchanges else n // 100 + 1
+                if exchanges:
+                    tenure, spread, stall = 3, 4, max(30, 2 * n)
+                    weakest, strongest = 2, max(3, movers // 4)
+                else:
+                    tenure, spread, stall = max(n // 100, min(10, n // 5)), 10, max(30, 5 * n)
+                    weakest, strongest = min(n, 10), max(min(n, 10), n // 8)
                 tenure = tenure if self.tenure is None else self.tenure
-                spread = self.spread or (4 if exchanges else 10)
-                steps = self.iterations_for(problem)
                 reason = search.tabu(
-                    steps or math.inf,
+                    self.iterations_for(problem) or math.inf,
                     tenure=min(tenure, max(0, movers // 4)),
-                    spread=min(spread, max(1, movers // 4)),
-                    stall=self.stall or (max(100, 2 * n) if exchanges else max(500, 10 * n)),
-                    weakest=2 if exchanges else min(n, 10),
-                    strongest=max(3, movers // 4) if exchanges else max(min(n, 10), n // 8),
+                    spread=min(self.spread or spread, max(1, movers // 4)),
+                    stall=self.stall or stall,
+                    weakest=weakest,
+                    strongest=strongest,
                 )
         except OutOfTime:
             reason = "time"
@@ -102,4 +105,6 @@ class Tabu(BaseSolver):
         """Steps on this problem: ``iterations``, or by size."""
         if self.iterations is not None:
             return self.iterations
-        return 1000 + 20 * problem.n
+        if isinstance(problem, CardinalityQP):
+            return 2000 + 20 * problem.n
+        return 10_000 + 100 * problem.n
