@@ -25,6 +25,7 @@ from .exchange import (
 )
 from .flips import flip
 from .rng import below, uniform
+from .vector import copy
 
 __all__ = [
     "budget_first",
@@ -39,7 +40,8 @@ __all__ = [
 @njit(nogil=True, cache=True)
 def budget_use(AT, x, use):  # type: ignore[no-untyped-def]
     """``use = A x`` from scratch."""
-    use[:] = 0.0
+    for r in range(use.shape[0]):
+        use[r] = 0.0
     for i in range(AT.shape[0]):
         if x[i]:
             for r in range(AT.shape[1]):
@@ -120,7 +122,7 @@ def budget_metropolis(  # type: ignore[no-untyped-def]
                 budget_use(AT, x, use)
             if current < best - margin or (current <= target and target < best):
                 best = current
-                best_x[:] = x
+                copy(x, best_x)
                 counters[BEST_STEP] = step
                 if best <= target:
                     break
@@ -186,7 +188,7 @@ def budget_first(  # type: ignore[no-untyped-def]
                 break
     floats[CURRENT] = current
     if current <= floats[BEST]:
-        best_x[:] = x
+        copy(x, best_x)
     return counters[REFUSED] >= n
 
 
@@ -223,7 +225,7 @@ def budget_flips(  # type: ignore[no-untyped-def]
                 break
     floats[CURRENT] = current
     if current <= floats[BEST]:
-        best_x[:] = x
+        copy(x, best_x)
     return done
 
 

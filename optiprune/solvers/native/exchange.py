@@ -17,7 +17,7 @@ from numba import njit
 
 from .instance import Instance, compute_fields
 from .rng import GUMBEL_BITS, next_u64, uniform
-from .vector import FAST, noisy_argmax, noisy_max
+from .vector import FAST, copy, noisy_argmax, noisy_max
 
 __all__ = [
     "ACCEPTED",
@@ -267,7 +267,7 @@ def heat_bath(  # type: ignore[no-untyped-def]
             current = recompute(J, a, x, h, scratch)
         if current < best - margin or (current <= target and target < best):
             best = current
-            best_x[:] = x
+            copy(x, best_x)
             counters[BEST_STEP] = step
             if best <= target:
                 break
@@ -329,7 +329,7 @@ def metropolis(  # type: ignore[no-untyped-def]
                 current = recompute(J, a, x, h, scratch)
             if current < best - margin or (current <= target and target < best):
                 best = current
-                best_x[:] = x
+                copy(x, best_x)
                 counters[BEST_STEP] = step
                 if best <= target:
                     break

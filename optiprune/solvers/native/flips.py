@@ -32,7 +32,7 @@ from .exchange import (
 )
 from .instance import Instance
 from .rng import below, uniform
-from .vector import BLOCK, FAST, fmax
+from .vector import BLOCK, FAST, copy, fmax
 
 # ticks after which the clock of tabu tenures starts again
 _WRAP = 1 << 30
@@ -203,7 +203,7 @@ def flip_metropolis(  # type: ignore[no-untyped-def]
                 current = recompute(J, a, x, h, scratch)
             if current < best - margin or (current <= target and target < best):
                 best = current
-                best_x[:] = x
+                copy(x, best_x)
                 counters[BEST_STEP] = step
                 if best <= target:
                     i += 1
@@ -247,7 +247,7 @@ def flip_descent(  # type: ignore[no-untyped-def]
                 break
     floats[CURRENT] = current
     if current <= floats[BEST]:
-        best_x[:] = x
+        copy(x, best_x)
     return done
 
 
@@ -283,7 +283,7 @@ def flip_first(  # type: ignore[no-untyped-def]
                     break
     floats[CURRENT] = current
     if current <= floats[BEST]:
-        best_x[:] = x
+        copy(x, best_x)
     return counters[REFUSED] >= n
 
 
@@ -349,7 +349,7 @@ def flip_tabu(  # type: ignore[no-untyped-def]
             counters[RUN_STEP] = step
         if current < best - margin or (current <= target and target < best):
             best = current
-            best_x[:] = x
+            copy(x, best_x)
             counters[BEST_STEP] = step
             if best <= target:
                 break

@@ -31,7 +31,7 @@ from .exchange import (
 )
 from .instance import Instance
 from .rng import below
-from .vector import FAST, noisy_argmax, noisy_max, sum_argmax, sum_max, vmax
+from .vector import FAST, copy, noisy_argmax, noisy_max, sum_argmax, sum_max, vmax
 
 __all__ = ["PairWorkspace", "exchange_descent", "exchange_first", "exchange_tabu", "row_maxima"]
 
@@ -138,7 +138,7 @@ def exchange_descent(  # type: ignore[no-untyped-def]
                 break
     floats[CURRENT] = current
     if current <= floats[BEST]:
-        best_x[:] = x
+        copy(x, best_x)
     return done
 
 
@@ -186,7 +186,7 @@ def exchange_first(  # type: ignore[no-untyped-def]
                 break
     floats[CURRENT] = current
     if current <= floats[BEST]:
-        best_x[:] = x
+        copy(x, best_x)
     return counters[REFUSED] >= movers
 
 
@@ -249,7 +249,7 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
             counters[RESTARTS] += 1
             if current < best - margin or (current <= target and target < best):
                 best = current
-                best_x[:] = x
+                copy(x, best_x)
                 counters[BEST_STEP] = step
         _leavers(h, mask, starts, free_at, step, leave, tops)
         delta, slot, j = _best_pair(
@@ -294,7 +294,7 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
             counters[RUN_STEP] = step
         if current < best - margin or (current <= target and target < best):
             best = current
-            best_x[:] = x
+            copy(x, best_x)
             counters[BEST_STEP] = step
             if best <= target:
                 break

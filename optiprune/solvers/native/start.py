@@ -63,7 +63,9 @@ def prepare(
             x = inst.inward(x0)
             candidates.append(x if feasible else repair_counts(inst, x))
         if greedy or not candidates:
+            moves = watch.moves
             candidates.append(greedy_exchange_start(inst, "both", watch))
+            watch.moves = moves  # set-up: an iteration limit is for the search
     else:
         incumbent.measure(np.zeros(problem.n, np.int8) if x0 is None else x0)
         if problem.n > _LARGE and math.isfinite(watch.limits.time_s):

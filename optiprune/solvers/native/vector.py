@@ -14,7 +14,18 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["BLOCK", "FAST", "argmax", "fmax", "noisy_argmax", "noisy_max", "sum_argmax", "sum_max"]
+__all__ = [
+    "BLOCK",
+    "FAST",
+    "argmax",
+    "copy",
+    "fmax",
+    "noisy_argmax",
+    "noisy_max",
+    "sum_argmax",
+    "sum_max",
+    "vmax",
+]
 
 # no 'ninf': masked entries are -inf. Sums of -inf with finite numbers are all that occurs.
 FAST = {"reassoc", "nsz", "contract", "arcp", "nnan"}
@@ -40,6 +51,13 @@ def _fmax(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 fmax: Any = intrinsic(_fmax)
+
+
+@njit(nogil=True, cache=True)
+def copy(source, target):  # type: ignore[no-untyped-def]
+    """``target[:] = source`` for vectors of one length; compiles in a fraction of the time."""
+    for j in range(source.shape[0]):
+        target[j] = source[j]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)

@@ -41,24 +41,23 @@ def _endless(name):
 
 
 @pytest.mark.parametrize(("name", "kind"), _ENDLESS_PAIRS)
-@pytest.mark.parametrize("n", [40, 300])
-def test_time_limits_hold(name, kind, n, make):
+@pytest.mark.parametrize(("n", "limit"), [(40, 0.0), (40, 0.03), (300, 0.15)])
+def test_time_limits_hold(name, kind, n, limit, make):
     p = make(kind, n, 0)
     solver = _endless(name)
     get(name).solve(p)  # compile
-    solver.solve(p, stop=TimeLimit(0.1))
-    for limit in (0.0, 0.03, 0.15):
-        best = np.inf  # of three: another process may hold the machine
-        for _ in range(3):
-            t = time.perf_counter()
-            sol = solver.solve(p, stop=TimeLimit(limit))
-            best = min(best, time.perf_counter() - t)
-            if best <= 1.1 * limit + 0.05:
-                break
-        assert best <= 1.1 * limit + 0.05
-        assert sol.stats.stop_reason == "time"
-        # without time nothing but an easy start can be known
-        assert sol.status is Status.FEASIBLE or (kind == "budget" and limit == 0.0)
+    solver.solve(p, stop=TimeLimit(0.05))
+    best = np.inf  # of three: another process may hold the machine
+    for _ in range(3):
+        t = time.perf_counter()
+        sol = solver.solve(p, stop=TimeLimit(limit))
+        best = min(best, time.perf_counter() - t)
+        if best <= 1.1 * limit + 0.05:
+            break
+    assert best <= 1.1 * limit + 0.05
+    assert sol.stats.stop_reason == "time"
+    # without time nothing but an easy start can be known
+    assert sol.status is Status.FEASIBLE or (kind == "budget" and limit == 0.0)
 
 
 @pytest.mark.parametrize("name", ["annealing", "tabu", "greedy", "local-search", "auto"])
@@ -78,7 +77,7 @@ def test_iteration_limits_are_kept_exactly(name, kind, make):
     p = make(kind, 40, 0)
     sol = _endless(name).solve(p, stop=IterationLimit(321))
     assert sol.stats.stop_reason == "iterations"
-    assert sol.stats.moves <= 321 + 80  # greedy steps before the search count, too
+    assert sol.stats.moves == 321
     again = _endless(name).solve(p, stop=IterationLimit(321))
     np.testing.assert_array_equal(sol.x, again.x)
 

@@ -1,0 +1,187 @@
+"""Speed and quality of the native solvers: ``python -m benchmarks.solver_kernels``.
+
+Medians on one thread; trust the ratios, machines are noisy. Under two minutes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+from benchmarks.machine import describe
+from optiprune import solvers
+from optiprune.problems import (
+    PALUBECKIS_BEST_KNOWN,
+    QUBO,
+    CardinalityQP,
+    palubeckis_instance,
+)
+from optiprune.solvers.native.instance import aligned
+
+SEED = 0
+
+
+def gaussian(n: int, seed: int) -> CardinalityQP:
+    """Q = X'X of correlated columns times mixed-sign weights, half of them kept."""
+    r = np.random.default_rng([seed, n])
+    w = r.standard_normal(n)
+    x = r.standard_normal((n, n)) / np.sqrt(n)
+    x = x @ (0.3 * np.eye(n) + 0.3 * r.standard_normal((n, n)) / np.sqrt(n))
+    return CardinalityQP(0.5 * np.outer(w, w) * (x.T @ x), k=n // 2)
+
+
+def layer(n: int, seed: int) -> CardinalityQP:
+    """Removal loss of one output row: Gram matrix of rectified, correlated activations."""
+    r = np.random.default_rng([seed, n, 1])
+    w = r.standard_normal(n)
+    mix = r.standard_normal((n // 4, n)) / np.sqrt(n // 4)
+    x = np.maximum(
+        r.standard_normal((2 * n, n // 4)) @ mix + 0.5 * r.standard_normal((2 * n, n)), 0
+    )
+    z = 0.5 * np.outer(w, w) * (x.T @ x) / (2 * n)
+    return CardinalityQP(z, -2.0 * z.sum(axis=1), float(z.sum()), k=n // 2)
+
+
+def seconds(f: Callable[[], object], repeat: int = 5) -> float:
+    out = []
+    for _ in range(repeat):
+        t = time.perf_counter()
+        f()
+        out.append(time.perf_counter() - t)
+    return statistics.median(out)
+
+
+@njit(cache=True, fastmath=True)
+def _add_rows(J, h, rows):  # type: ignore[no-untyped-def]
+    for i in rows:
+        row = J[i]
+        for m in range(h.shape[0]):
+            h[m] += row[m]
+
+
+def row_add(n: int) -> float:
+    """Seconds for adding one random row of a float32 matrix to a vector: the floor of a flip."""
+    J = aligned(n, n, np.float32)
+    J[:] = 1e-6
+    h = np.zeros(n, np.float32)
+    rows = np.random.default_rng(SEED).integers(0, n, 20_000)
+    _add_rows(J, h, rows[:10])
+    return seconds(lambda: _add_rows(J, h, rows)) / len(rows)
+
+
+def kernel_speed() -> None:
+    print("\nTime per move, float32 [us]; 'row' is one row added to a vector, the floor of a flip")
+    print(f"{'n':>6} {'row':>8} {'heat-bath proposal':>20} {'accepted':>9} {'flip proposal':>14} "
+          f"{'accepted':>9} {'exchange tabu':>14} {'flip tabu':>10}")  # fmt: skip
+    for n in (256, 1024, 4096):
+        p = gaussian(n, SEED)
+        q = QUBO(p.Q, -0.5 * p.Q.sum(axis=1))
+        cells = [f"{n:>6} {1e6 * row_add(n):8.3f}"]
+        steps = 40_000 if n < 4096 else 10_000
+        for name, problem, options, wide in (
+            ("annealing", p, {"restarts": 0, "precision": "float32"}, (20, 9)),
+            ("annealing", q, {"restarts": 0, "precision": "float32"}, (14, 9)),
+            ("tabu", p, {"iterations": 0, "precision": "float32"}, (14, 0)),
+            ("tabu", q, {"iterations": 0, "precision": "float32"}, (10, 0)),
+        ):
+            solver = solvers.get(name, **options)
+            many = steps if name == "annealing" else steps // 20
+            # set-up and start drop out of the difference of two runs
+            found = {}
+
+            def run(limit: int, solver=solver, problem=problem, found=found) -> None:
+                found["s"] = solver.solve(problem, stop=solvers.IterationLimit(limit))
+
+            run(many)
+            short = seconds(lambda run=run, many=many: run(2 * many), 3)
+            a = found["s"].stats
+            long = seconds(lambda run=run, many=many: run(6 * many), 3)
+            b = found["s"].stats
+            cells.append(f"{1e6 * (long - short) / (b.moves - a.moves):{wide[0]}.3f}")
+            if wide[1]:
+                share = (b.accepted - a.accepted) / (b.moves - a.moves)
+                cells.append(f"{100 * share:{wide[1] - 1}.0f}%")
+        print(" ".join(cells))
+
+
+def quality() -> None:
+    print("\nGap to the best found and time, defaults, medians of 3 instances x 2 seeds")
+    print("'own cost': the k cheapest by the diagonal, as sorting a score does")
+    names = ("own cost", "greedy", "local-search", "tabu", "annealing", "auto")
+    print(f"{'family':>9} {'n':>5}  " + "  ".join(f"{name:>18}" for name in names))
+    for family in (gaussian, layer):
+        for n in (64, 256, 1024):
+            energies: dict[str, list[tuple[int, float, float]]] = {name: [] for name in names}
+            for i in range(3):
+                p = family(n, i)
+                for seed in range(2):
+                    for name in names:
+                        t = time.perf_counter()
+                        if name == "own cost":
+                            x = np.zeros(n, np.int8)
+                            x[np.argsort(p.linear + p.diagonal())[: n // 2]] = 1
+                            e = p.energy(x)
+                        else:
+                            e = solvers.get(name).solve(p, seed=seed).energy
+                        energies[name].append((i, e, time.perf_counter() - t))
+            best = [min(e for v in energies.values() for j, e, _ in v if j == i) for i in range(3)]
+            cells = []
+            for name in names:
+                gap = statistics.median((e - best[i]) / abs(best[i]) for i, e, _ in energies[name])
+                t = statistics.median(t for _, _, t in energies[name])
+                cells.append(f"{100 * gap:7.2f}% {1e3 * t:6.1f} ms")
+            print(f"{family.__name__:>9} {n:>5}  " + "  ".join(f"{c:>18}" for c in cells))
+
+
+def throughput() -> None:
+    print("\nMany small problems, solve_many, problems a second (share at the best energy found)")
+    r = np.random.default_rng(SEED)
+    problems = [layer(int(n), i) for i, n in enumerate(r.integers(16, 65, 500))]
+    answers = {}
+    rates = {}
+    for name in ("greedy", "local-search", "tabu", "annealing", "auto"):
+        solver = solvers.get(name)
+        solver.solve_many(problems[:20])
+        for workers in (1, 2):
+            t = time.perf_counter()
+            answers[name, workers] = solver.solve_many(problems, seed=SEED, workers=workers)
+            rates[name, workers] = len(problems) / (time.perf_counter() - t)
+    best = np.min([[s.energy for s in a] for a in answers.values()], axis=0)
+    for name in dict.fromkeys(name for name, _ in answers):
+        e = np.array([s.energy for s in answers[name, 1]])
+        same = all(
+            a.energy == b.energy for a, b in zip(answers[name, 1], answers[name, 2], strict=True)
+        )
+        hit = float((e <= best + 1e-9 * (1 + np.abs(best))).mean())
+        print(f"{name:>13}: {rates[name, 1]:7.0f}/s on 1 thread, {rates[name, 2]:7.0f}/s on 2 "
+              f"({100 * hit:.1f} %); same answers: {same}")  # fmt: skip
+
+
+def palubeckis() -> None:
+    print("\nPalubeckis instances, tabu until the best known value (limit 8 s each)")
+    for name in ("p3000.1", "p3000.2", "p3000.3", "p3000.4", "p4000.1"):
+        p, best = palubeckis_instance(name), PALUBECKIS_BEST_KNOWN[name]
+        stop = solvers.Target(-best) | solvers.TimeLimit(8)
+        s = solvers.get("tabu", iterations=0).solve(p, seed=SEED, stop=stop)
+        print(f"{name}: {-s.energy:.0f} (best known {best}) in {s.stats.wall_s:.2f} s, "
+              f"{s.stats.moves} moves")  # fmt: skip
+
+
+def main() -> None:
+    start = time.perf_counter()
+    for key, value in describe().items():
+        print(f"{key}: {value}")
+    print(f"seed: {SEED}; one thread unless said")
+    kernel_speed()
+    quality()
+    throughput()
+    palubeckis()
+    print(f"\nin all {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
