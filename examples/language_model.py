@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=16, help="windows that calibrate")
     parser.add_argument("--test-windows", type=int, default=8)
     parser.add_argument("--length", type=int, default=512, help="tokens a window")
-    parser.add_argument("--solver", default="auto")
+    parser.add_argument("--solver", default="local-search", help="annealing: better, but slower")
     args = parser.parse_args()
 
     model, tokenizer = load_model()
