@@ -82,8 +82,9 @@ class Tabu(BaseSolver):
                     tenure, spread, stall = 3, 4, max(30, 2 * n)
                     weakest, strongest = 2, max(3, movers // 4)
                 else:
-                    tenure, spread, stall = max(n // 100, min(10, n // 5)), 10, max(30, 5 * n)
-                    weakest, strongest = min(n, 10), max(min(n, 10), n // 8)
+                    tenure, spread, stall = max(n // 100, min(10, n // 5)), 10, 8 * n + 30
+                    # up to half of all: milder ones fall back into the same basin (p3000.4, .5)
+                    weakest, strongest = min(n, 10), max(min(n, 10), n // 2)
                 tenure = tenure if self.tenure is None else self.tenure
                 reason = search.tabu(
                     self.iterations_for(problem) or math.inf,
@@ -107,4 +108,4 @@ class Tabu(BaseSolver):
             return self.iterations
         if isinstance(problem, CardinalityQP):
             return 2000 + 20 * problem.n
-        return 10_000 + 100 * problem.n
+        return 10_000 + 300 * problem.n
