@@ -36,7 +36,7 @@ class Tabu(BaseSolver):
     ----------
     iterations : steps in all; None chooses by size, 0 goes on until a stop criterion is met
     tenure : steps for which a moved variable stays put; None: 3 for exchanges (10 and more
-        collapses), n / 100 + 1 for flips
+        collapses), n / 100 for flips and at least min(10, n / 5)
     spread : up to spread - 1 random steps are added to it; None: 4 for exchanges, 10 for flips
     stall : steps without a better energy before a perturbation; None chooses by size
     precision : "auto", "float32" or "float64", of the fields inside
