@@ -13,7 +13,7 @@ def pruned_shares(options: ScheduleOptions, density: float) -> list[float]:
     'cubic' is ``1 - (1 - t/T)^3`` (Zhu & Gupta 2017, arXiv 1710.01878); 'geometric' multiplies the
     density by a constant factor per stage.
     """
-    stages = options.stages if options.kind != "one-shot" else 1
+    stages = options.stages
     shares = []
     for t in range(1, stages + 1):
         if options.kind == "cubic":

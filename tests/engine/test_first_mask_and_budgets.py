@@ -103,7 +103,7 @@ def test_best_per_group_keeps_the_best(groups: list[int], seed: int, equal: bool
 
 
 def test_schedules_end_at_the_target() -> None:
-    assert pruned_shares(ScheduleOptions(kind="one-shot", stages=5), 0.1) == [1.0]
+    assert pruned_shares(ScheduleOptions(kind="one-shot"), 0.1) == [1.0]
     cubic = pruned_shares(ScheduleOptions(kind="cubic", stages=2), 0.1)
     assert cubic == pytest.approx([1 - 0.5**3, 1.0])
     # geometric to 1/4 in two stages: densities 1/2 and 1/4, so shares (1/2)/(3/4) and 1

@@ -1,46 +1,34 @@
-"""Every option in one place: types, defaults, meanings; read from TOML, unknown keys refused.
-
-The tables of the documentation, ``optiprune config --explain`` and the errors are all made from the
-models below, so they cannot disagree.
-"""
+"""Every option: its type, its default and its meaning."""
 
 from __future__ import annotations
 
-import difflib
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .reading import ConfigError, read_toml, validate
 
 __all__ = [
     "AcceptOptions",
     "BatchOptions",
     "Config",
-    "ConfigError",
     "CurvatureOptions",
     "InitialOptions",
     "LayerOptions",
     "PruneOptions",
     "RefitOptions",
     "ScheduleOptions",
-    "explain",
     "load_config",
     "parse_pattern",
 ]
 
 Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class ConfigError(ValueError):
-    """A config that cannot be used; the message names the key and what it may be."""
+# options that one objective alone looks at; `explain` says so, and a run notes those that are set
+_GLOBAL: dict[str, Any] = {"objective": "global"}
+_RECONSTRUCTION: dict[str, Any] = {"objective": "reconstruction"}
 
 
 class _Section(BaseModel):
@@ -116,8 +104,7 @@ class InitialOptions(_Section):
         "auto",
         description="Score of the first mask: |w|; |w| times the input's norm (wanda); |w g|; "
         "random; or keep exactly what is non-zero now (an already sparse model). 'auto': "
-        "magnitude for the global objective, wanda for reconstruction without refit and "
-        "magnitude with it.",
+        "magnitude for the global objective, wanda for reconstruction.",
     )
 
 
@@ -129,7 +116,21 @@ class ScheduleOptions(_Section):
         description="One stage; s_t = s(1 - (1 - t/T)^3) (Zhu & Gupta 2017); or a constant factor "
         "of the density per stage.",
     )
-    stages: int = Field(1, ge=1, description="Stages of a cubic or geometric schedule.")
+    stages: int = Field(
+        1, ge=1, description="Stages, at least 2 for a cubic or geometric schedule; 1 for one-shot."
+    )
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> ScheduleOptions:
+        if self.kind != "one-shot" and self.stages < 2:
+            raise ValueError(
+                f"kind = '{self.kind}' needs stages >= 2: with {self.stages} it is 'one-shot'"
+            )
+        if self.kind == "one-shot" and self.stages > 1:
+            raise ValueError(
+                f"stages = {self.stages} needs kind = 'cubic' or 'geometric'; 'one-shot' has one"
+            )
+        return self
 
 
 class BatchOptions(_Section):
@@ -137,19 +138,33 @@ class BatchOptions(_Section):
 
     size: int = Field(2048, ge=2, description="Weights in a batch: variables of one problem.")
     steps: int = Field(
-        40, ge=0, description="Batches solved per stage (global objective), all stages alike."
+        40,
+        ge=0,
+        json_schema_extra=_GLOBAL,
+        description="Batches solved, spread evenly over the stages of the schedule.",
     )
     sweeps: int = Field(
-        1, ge=0, description="Passes over the rows of each layer (reconstruction objective)."
+        1,
+        ge=0,
+        json_schema_extra=_RECONSTRUCTION,
+        description="Passes over the rows of each layer.",
     )
     seconds: float | None = Field(
-        None, gt=0, description="Stop the search after this many seconds (global objective)."
+        None,
+        gt=0,
+        json_schema_extra=_GLOBAL,
+        description="Stop the search after this many seconds.",
     )
     patience: int = Field(
-        20, ge=1, description="Stop a stage after this many rejected steps in a row."
+        20,
+        ge=1,
+        json_schema_extra=_GLOBAL,
+        description="Stop a stage after this many steps in a row that were rejected or changed "
+        "nothing.",
     )
     across: Literal["model", "layer"] = Field(
         "model",
+        json_schema_extra=_GLOBAL,
         description="Draw a batch from all layers at once, or from one layer at a time in turn. "
         "Layers with budgets of their own exchange only within themselves either way.",
     )
@@ -160,6 +175,7 @@ class BatchOptions(_Section):
         0.0,
         ge=0,
         lt=1,
+        json_schema_extra=_GLOBAL,
         description="Share of the batch chosen as the best correlated partners of the rest.",
     )
     noise: float = Field(
@@ -172,6 +188,7 @@ class BatchOptions(_Section):
         0.7,
         ge=0,
         le=1,
+        json_schema_extra=_GLOBAL,
         description="Soft tabu: a weight that was in the last batch has its rank pushed down by "
         "this share of the spread, decaying by half every step.",
     )
@@ -182,36 +199,50 @@ class CurvatureOptions(_Section):
 
     fisher: Literal["auto", "true", "empirical"] = Field(
         "auto",
+        json_schema_extra=_GLOBAL,
         description="Curvature from per-sample gradients on labels sampled from the model's own "
         "outputs ('true': the Gauss-Newton matrix of the loss), or on the targets given "
         "('empirical'). 'auto': true for cross_entropy, kl and mse, empirical for any other loss.",
     )
     samples: int = Field(
-        2000, ge=1, description="Calibration samples drawn for each step's Fisher."
+        2000,
+        ge=1,
+        json_schema_extra=_GLOBAL,
+        description="Calibration samples drawn for each step's Fisher.",
     )
     gradient_samples: int | None = Field(
         8000,
         ge=1,
+        json_schema_extra=_GLOBAL,
         description="Samples for the gradient, at least those of the Fisher; none: same.",
     )
     chunk: int = Field(
         256, ge=1, description="Samples sent through the model at once; bounds memory."
     )
     ridge: float = Field(
-        1e-2, ge=0, description="Trust-region ridge rho added to the curvature, absolute."
+        1e-2,
+        ge=0,
+        json_schema_extra=_GLOBAL,
+        description="Trust-region ridge rho added to the curvature, absolute.",
     )
     adapt_ridge: bool = Field(
         True,
+        json_schema_extra=_GLOBAL,
         description="Double the ridge after a step that raised the held-out loss (64-fold at "
         "most), halve it again after one that lowered it.",
     )
     gradient_scale: float = Field(
-        1.0, ge=0, le=1, description="Factor on the gradient term; below 1 the step is more wary."
+        1.0,
+        ge=0,
+        le=1,
+        json_schema_extra=_GLOBAL,
+        description="Factor on the gradient term; below 1 the step is more wary.",
     )
     inputs: Literal["pruned", "dense"] = Field(
         "pruned",
-        description="Inputs of a layer in reconstruction: from the pruned layers before it, with "
-        "the dense outputs as targets; or from the dense model (one pass for all layers).",
+        description="Inputs of a layer in reconstruction and in the refit: from the pruned layers "
+        "before it, with the dense outputs as targets; or from the dense model (in reconstruction, "
+        "one pass for all layers).",
     )
 
 
@@ -232,13 +263,21 @@ class AcceptOptions(_Section):
 
 
 class RefitOptions(_Section):
-    """Least squares on the kept weights."""
+    """Least squares on the kept weights, with `prune.refit`."""
 
     damping: float = Field(
         1e-4,
         ge=0,
         description="Added to the Gram diagonal, in units of its mean; raised tenfold (and "
         "reported) while a factorisation fails.",
+    )
+    steps: int = Field(
+        10,
+        ge=0,
+        json_schema_extra=_GLOBAL,
+        description="Search steps after the refit, at the new values, followed by a second refit; "
+        "what came before stays if the held-out loss is not lower in the end. 0: one refit; none "
+        "if batches.steps is 0.",
     )
 
 
@@ -248,7 +287,12 @@ class Config(_Section):
     seed: int = Field(
         0, ge=0, description="The one seed; every task draws from its own child of it."
     )
-    workers: int = Field(1, ge=1, description="Threads that solve problems side by side.")
+    workers: int = Field(
+        1,
+        ge=1,
+        json_schema_extra=_RECONSTRUCTION,
+        description="Threads that solve problems side by side.",
+    )
     threads: int = Field(
         0,
         ge=0,
@@ -259,7 +303,7 @@ class Config(_Section):
     prune: PruneOptions = Field(PruneOptions(), description="")
     layers: LayerOptions = Field(LayerOptions(), description="")
     initial: InitialOptions = Field(InitialOptions(), description="")
-    schedule: ScheduleOptions = Field(ScheduleOptions(), description="")
+    schedule: ScheduleOptions = Field(ScheduleOptions(), description="", json_schema_extra=_GLOBAL)
     batches: BatchOptions = Field(BatchOptions(), description="")
     curvature: CurvatureOptions = Field(CurvatureOptions(), description="")
     accept: AcceptOptions = Field(AcceptOptions(), description="")
@@ -309,93 +353,6 @@ def parse_pattern(pattern: str) -> tuple[int, int] | None:
     return n, m
 
 
-def validate(model: type[Any], table: Mapping[str, Any]) -> Any:
-    """Validate ``table`` against a config model. Raises `ConfigError` with every complaint."""
-    try:
-        return model.model_validate(table)
-    except ValidationError as e:
-        raise ConfigError("\n".join(_complaints(model, e))) from None
-
-
-def _complaints(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
-    for item in error.errors():
-        path = [str(p) for p in item["loc"]]
-        where = ".".join(path)
-        if item["type"] == "extra_forbidden":
-            valid = sorted(_fields_at(model, path[:-1]))
-            close = difflib.get_close_matches(path[-1], valid, 1, cutoff=0.5)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            yield f"unknown key '{where}'{hint} Valid here: {', '.join(valid)}"
-        else:
-            shown = item.get("input")
-            got = "" if isinstance(shown, dict) else f", got {shown!r}"
-            message = item["msg"].removeprefix("Value error, ")
-            yield f"{where}: {message[:1].lower()}{message[1:]}{got}"
-
-
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        inner = model.model_fields[part].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Parse a TOML file. Raises `ConfigError` with the file's name (and line, for bad syntax)."""
-    try:
-        with open(path, "rb") as f:
-            return tomllib.load(f)
-    except OSError as e:
-        raise ConfigError(f"cannot read {path}: {e.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path} is not valid TOML: {e}") from None
-
-
 def load_config(path: str | Path) -> Config:
     """Read a `Config` from a TOML file. Raises `ConfigError`."""
     return Config.from_table(read_toml(path))
-
-
-def explain(
-    model: type[BaseModel] = Config, prefix: str = ""
-) -> Iterator[tuple[str, str, str, str]]:
-    """(key, type, default, meaning) of every option, in the order of the file."""
-    for name, info in model.model_fields.items():
-        inner = info.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from explain(inner, f"{prefix}{name}.")
-        else:
-            default = "required" if info.is_required() else _toml_value(info.default)
-            yield f"{prefix}{name}", _type_name(info), default, info.description or ""
-
-
-def _toml_value(value: Any) -> str:
-    if value is None:
-        return "(none)"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items()) + "}"
-    return str(value)
-
-
-def _type_name(info: Any) -> str:
-    text = (
-        str(info.annotation) if not isinstance(info.annotation, type) else info.annotation.__name__
-    )
-    text = text.replace("typing.", "")
-    text = re.sub(r"Annotated\[float, FieldInfo\(.*?\]\)\]", "float in [0, 1)", text)
-    text = re.sub(r"Literal\[(.*?)\]", lambda m: m[1].replace(", ", " | "), text)
-    bounds = [
-        f"{symbol} {getattr(m, attribute)}"
-        for m in info.metadata
-        for attribute, symbol in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
-        if hasattr(m, attribute)
-    ]
-    return f"{text} {', '.join(bounds)}" if bounds else text

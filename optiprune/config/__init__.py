@@ -1,0 +1,40 @@
+"""Every option in one place: types, defaults, meanings; read from TOML, unknown keys refused.
+
+The tables of the documentation, ``optiprune config --explain`` and the errors are all made from the
+models of `optiprune.config.options`, so they cannot disagree.
+"""
+
+from .explain import explain, ignored_options
+from .options import (
+    AcceptOptions,
+    BatchOptions,
+    Config,
+    CurvatureOptions,
+    InitialOptions,
+    LayerOptions,
+    PruneOptions,
+    RefitOptions,
+    ScheduleOptions,
+    load_config,
+    parse_pattern,
+)
+from .reading import ConfigError, read_toml, validate
+
+__all__ = [
+    "AcceptOptions",
+    "BatchOptions",
+    "Config",
+    "ConfigError",
+    "CurvatureOptions",
+    "InitialOptions",
+    "LayerOptions",
+    "PruneOptions",
+    "RefitOptions",
+    "ScheduleOptions",
+    "explain",
+    "ignored_options",
+    "load_config",
+    "parse_pattern",
+    "read_toml",
+    "validate",
+]
