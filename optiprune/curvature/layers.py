@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LayerError", "PrunableLayer", "find_layers"]
+__all__ = ["LayerError", "PrunableLayer", "find_layers", "require_matches", "sparsity_by_pattern"]
 
 _TYPES: dict[str, type[nn.Module]] = {"Linear": nn.Linear, "Conv2d": nn.Conv2d}
 
@@ -56,10 +57,6 @@ class PrunableLayer:
     def numel(self) -> int:
         return self.rows * self.cols
 
-    def row_group(self, device: torch.device | None = None) -> Tensor:
-        """Convolution group of each row, int64, shape (rows,)."""
-        return torch.arange(self.rows, device=device) // (self.rows // self.groups)
-
 
 def find_layers(
     model: nn.Module,
@@ -77,8 +74,8 @@ def find_layers(
     Raises
     ------
     LayerError
-        No layer is left; an include pattern matches nothing; a weight that takes part is empty of
-        meaning (NaN or infinite), reparametrised, or tied to a module of another kind.
+        No layer is left; an include or exclude pattern matches nothing; a weight that takes part
+        is empty of meaning (NaN or infinite), reparametrised, or tied to a module of another kind.
     """
     kinds = tuple(_TYPES[t] for t in types)
     names: dict[int, str] = {id(p): n for n, p in model.named_parameters()}
@@ -86,7 +83,10 @@ def find_layers(
     strangers: dict[int, str] = {}
     for name, module in model.named_modules(remove_duplicate=True):
         if isinstance(module, (nn.Linear, nn.Conv2d)):
-            found.setdefault(id(module._parameters.get("weight")), []).append((name, module))
+            # a reparametrised module has no weight that it could share
+            owned = module._parameters.get("weight")
+            key = id(module if owned is None else owned)
+            found.setdefault(key, []).append((name, module))
         else:
             for p in module.parameters(recurse=False):
                 strangers[id(p)] = f"{name} ({type(module).__name__})"
@@ -139,17 +139,31 @@ def find_layers(
                 groups=groups,
             )
         )
-    for pattern in include:
-        if pattern != "*" and not any(fnmatchcase(n, pattern) for n in candidates):
-            raise LayerError(
-                f"include pattern {pattern!r} matches no layer; there are: {_some(candidates)}"
-            )
+    require_matches("include", (p for p in include if p != "*"), candidates)
+    require_matches("exclude", exclude, candidates)
     if not layers:
         raise LayerError(
             f"no layer to prune: include {list(include)}, exclude {list(exclude)}, types "
             f"{list(types)}; the model has: {_some(candidates) or 'no Linear or Conv2d at all'}"
         )
     return layers
+
+
+def require_matches(option: str, patterns: Iterable[str], names: Sequence[str]) -> None:
+    """Raise `LayerError` for a pattern that matches none of the layer names: likely a typo.
+
+    Parameters
+    ----------
+    option : where the patterns come from, for the message
+    """
+    for pattern in patterns:
+        if any(fnmatchcase(n, pattern) for n in names):
+            continue
+        near = get_close_matches(pattern, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise LayerError(
+            f"{option} pattern {pattern!r} matches no layer; {hint}there are: {_some(names)}"
+        )
 
 
 def sparsity_by_pattern(layer: PrunableLayer, table: Mapping[str, float]) -> float | None:
