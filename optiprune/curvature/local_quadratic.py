@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from optiprune.problems import CardinalityQP, FactoredMatrix, ProblemError
+from optiprune.problems import CardinalityQP, ProblemError
 
 __all__ = ["LocalQuadratic"]
 
@@ -59,9 +59,6 @@ class LocalQuadratic:
     def n(self) -> int:
         return int(self.w.shape[0])
 
-    def with_ridge(self, ridge: float) -> LocalQuadratic:
-        return replace(self, ridge=ridge)
-
     def change(self, delta: npt.ArrayLike) -> float:
         """Predicted change of the loss for a change ``delta`` of the weights, float64."""
         d = np.asarray(delta, dtype=np.float64)
@@ -76,23 +73,16 @@ class LocalQuadratic:
         assert self.H is not None
         return np.asarray(self.H.astype(np.float64) @ d)
 
-    def problem(
-        self,
-        *,
-        k: npt.ArrayLike,
-        groups: npt.ArrayLike | None = None,
-        dense: bool = True,
-    ) -> CardinalityQP:
+    def problem(self, *, k: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> CardinalityQP:
         """Which weights to keep: E(x) is the predicted change of loss at ``delta = w*x - v``.
 
         ``E(x) = 1/2 x'D(H + rho I)Dx + (D(g - (H + rho I)v))'x + const``, D = diag(w); the constant
-        makes the energy of "as now" zero (exactly so when kept weights keep their values).
+        makes the energy of "as now" zero (exactly so when kept weights keep their values). Q is
+        dense; formed from a factor it is float32, a product summed by BLAS.
 
         Parameters
         ----------
         k, groups : the budget, as in `CardinalityQP`
-        dense : form Q as a dense float32 matrix (products of float32, summed by BLAS), or keep the
-            factor. The ridge goes to the diagonal either way.
         """
         w = self.w.astype(np.float64)
         v = self.v.astype(np.float64)
@@ -104,10 +94,6 @@ class LocalQuadratic:
         if self.factor is not None:
             scale = np.float32(1.0 / np.sqrt(2.0 * max(1, self.factor.shape[0])))
             f = np.ascontiguousarray(self.factor * (self.w * scale), dtype=np.float32)
-            if not dense:
-                return CardinalityQP(
-                    FactoredMatrix(f, diagonal), linear, offset, k=k, groups=groups
-                )
             q = f.T @ f
         else:
             assert self.H is not None

@@ -33,13 +33,12 @@ def quadratic(
     n=st.integers(1, 30),
     ridge=st.sampled_from([0.0, 0.01, 3.0]),
     factored=st.booleans(),
-    dense=st.booleans(),
 )
 def test_energy_is_the_change_of_the_quadratic(
-    seed: int, b: int, n: int, ridge: float, factored: bool, dense: bool
+    seed: int, b: int, n: int, ridge: float, factored: bool
 ) -> None:
     q, kept = quadratic(seed, b, n, ridge, factored)
-    problem = q.problem(k=int(kept.sum()), dense=dense)
+    problem = q.problem(k=int(kept.sum()))
     rng = np.random.default_rng(seed + 1)
     for x in [*(rng.random((5, b)) < 0.5), kept]:
         want = q.change(x * q.w.astype(np.float64) - q.v)
