@@ -23,18 +23,27 @@ def untouched(model: nn.Module) -> Iterator[None]:
     (they are seeded) without moving the caller's generators. Parameter gradients are not written.
     """
     modes = [(m, m.training) for m in model.modules()]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    # a forward may assign a new tensor to a buffer as well as write into it
+    buffers = [(m, dict(m._buffers)) for m in model.modules() if m._buffers]
+    contents = [(b, b.detach().clone()) for b in model.buffers()]
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices=devices):
-        torch.random.manual_seed(0)
+        # torch.manual_seed would seed every device, also those that are not put back
+        torch.default_generator.manual_seed(0)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(0)
         model.eval()
         try:
             yield
         finally:
             for module, mode in modes:
                 module.training = mode
+            for module, own in buffers:
+                module._buffers.clear()
+                module._buffers.update(own)
             with torch.no_grad():
-                for buffer, saved in buffers:
+                for buffer, saved in contents:
                     if not torch.equal(buffer, saved):
                         buffer.copy_(saved)
 
