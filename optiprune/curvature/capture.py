@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import TypeAlias
 
 import torch
@@ -13,7 +14,14 @@ from .data import CalibrationError, CalibrationSet, Tree
 from .layers import PrunableLayer
 from .runner import run_model, untouched
 
-__all__ = ["CallKey", "forward_order", "positions", "run_with_taps"]
+__all__ = [
+    "CallKey",
+    "forward_order",
+    "positions",
+    "require_finite_moments",
+    "require_run",
+    "run_with_taps",
+]
 
 CallKey: TypeAlias = tuple[str, int]
 """(module name, how many times it ran before in this forward)."""
@@ -34,8 +42,8 @@ def run_with_taps(
     inputs: Tree,
     visit: Visit,
     *,
-    calls: int | None = None,
-) -> int:
+    until_all: bool = False,
+) -> None:
     """Run the model once and show ``visit`` the input of every module of ``layers`` as it runs.
 
     The tensor that ``visit`` gets may be overwritten by the model afterwards (in-place operations):
@@ -43,38 +51,28 @@ def run_with_taps(
 
     Parameters
     ----------
-    calls : end the forward before the module of this many-th call runs, if given
-
-    Returns
-    -------
-    The number of calls seen.
+    until_all : end the forward as soon as every module of ``layers`` was called
 
     Raises
     ------
     CalibrationError
-        If an input is not finite (the layer is named) or is no floating-point tensor.
+        If an input is no floating-point tensor. Values that are not finite are not looked for: what
+        is summed up from them shows them for less.
     """
-    seen = 0
     counts: dict[str, int] = {}
+    modules = sum(len(layer.modules) for layer in layers)
 
     def tap(layer: PrunableLayer, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            nonlocal seen
             x = args[0] if args else kwargs.get("input")
             if not isinstance(x, Tensor) or not x.is_floating_point():
                 raise CalibrationError(
                     f"layer '{name}' was called with {type(x).__name__}, not a tensor of floats"
                 )
-            if not bool(torch.isfinite(x).all()):
-                raise CalibrationError(
-                    f"the input of layer '{name}' holds NaN or infinite values on the calibration "
-                    "data; check the data and the layers before it"
-                )
             nth = counts.get(name, 0)
             counts[name] = nth + 1
-            seen += 1
             visit(layer, module, (name, nth), x.detach())
-            if seen == calls:
+            if until_all and len(counts) == modules:
                 raise _Enough
 
         return hook
@@ -91,7 +89,6 @@ def run_with_taps(
     finally:
         for handle in handles:
             handle.remove()
-    return seen
 
 
 def forward_order(
@@ -99,26 +96,41 @@ def forward_order(
     layers: Sequence[PrunableLayer],
     weights: Mapping[str, Tensor],
     data: CalibrationSet,
+    chunk: int = 256,
 ) -> list[PrunableLayer]:
-    """The layers in the order in which they first run, found by running one sample.
+    """The layers in the order in which they first run.
+
+    One sample is enough for most models. Where layers are missing (a model that chooses its path by
+    the data), more data are run, ``chunk`` samples at once, until all were seen; a layer that comes
+    late is put behind the layer that ran before it.
 
     Raises
     ------
     CalibrationError
         If a layer does not run at all.
     """
-    order: dict[str, PrunableLayer] = {}
+    order: list[PrunableLayer] = []
+    ran: dict[str, PrunableLayer] = {}
 
     def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
-        order.setdefault(layer.name, layer)
+        ran.setdefault(layer.name, layer)
 
     with torch.no_grad(), untouched(model):
-        run_with_taps(model, layers, weights, next(iter(data.batches(1))).inputs, visit)
-    require_run(layers, order)
-    return list(order.values())
+        for batch in chain(islice(data.batches(1), 1), data.batches(chunk)):
+            ran.clear()
+            run_with_taps(model, layers, weights, batch.inputs, visit)
+            place = 0
+            for layer in ran.values():
+                if layer not in order:
+                    order.insert(place, layer)
+                place = order.index(layer) + 1
+            if len(order) == len(layers):
+                break
+    require_run(layers, {layer.name for layer in order})
+    return order
 
 
-def require_run(layers: Sequence[PrunableLayer], ran: Mapping[str, object]) -> None:
+def require_run(layers: Sequence[PrunableLayer], ran: Container[str]) -> None:
     """Raise `CalibrationError` naming the layers that are not in ``ran``."""
     idle = [layer.name for layer in layers if layer.name not in ran]
     if idle:
@@ -126,6 +138,19 @@ def require_run(layers: Sequence[PrunableLayer], ran: Mapping[str, object]) -> N
         raise CalibrationError(
             f"layer '{', '.join(idle[:8])}'{more} never ran on the calibration data (the model "
             "does not call it, or uses its weight without calling it); exclude it"
+        )
+
+
+def require_finite_moments(name: str, squares: Tensor) -> None:
+    """Raise `CalibrationError` if a layer had an input that is NaN or infinite.
+
+    ``squares`` are sums of squared inputs in float64: finite if and only if every input was, since
+    no square of a smaller float type overflows.
+    """
+    if not bool(torch.isfinite(squares).all()):
+        raise CalibrationError(
+            f"the input of layer '{name}' holds NaN or infinite values on the calibration data; "
+            "check the data and the layers before it"
         )
 
 

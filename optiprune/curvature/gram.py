@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .capture import CallKey, positions, require_run, run_with_taps
+from .capture import CallKey, positions, require_finite_moments, require_run, run_with_taps
 from .data import CalibrationError, CalibrationSet
 from .layers import LayerError, PrunableLayer
 from .runner import untouched
@@ -139,7 +139,10 @@ class _Sums:
         self.D += dense.transpose(1, 2) @ dense
         self.n += pruned.shape[1]
 
-    def finish(self) -> LayerGram:
+    def finish(self, name: str) -> LayerGram:
+        for moments in (self.H, self.D):
+            if moments is not None:
+                require_finite_moments(name, moments.diagonal(dim1=1, dim2=2))
         H = _symmetric(self.H, self.n)
         if self.C is None or self.D is None:
             return LayerGram(H, H, H, self.n)
@@ -173,8 +176,8 @@ def collect_grams(
     Returns
     -------
     layer name -> `LayerGram` on the model's device. Products and sums are float64 throughout. The
-    model is as it was. Once each module is known to run once a forward, the rest of the forward
-    after the last one is skipped.
+    model is as it was. Once a forward has run every module exactly once, later ones end when every
+    module has run.
 
     Raises
     ------
@@ -183,7 +186,8 @@ def collect_grams(
         a layer another number of times than the dense one, so that positions cannot be matched.
     """
     sums: dict[str, _Sums] = {}
-    calls: int | None = None
+    modules = sum(len(layer.modules) for layer in layers)
+    once = False
     counts: dict[str, int] = {}
 
     def total(layer: PrunableLayer, x: Tensor) -> _Sums:
@@ -223,9 +227,9 @@ def collect_grams(
     with torch.no_grad(), untouched(model):
         for batch in data.batches(chunk):
             first = add_same if pruned_weights is None else keep
-            run_with_taps(model, layers, dense_weights, batch.inputs, first, calls=calls)
+            run_with_taps(model, layers, dense_weights, batch.inputs, first, until_all=once)
             if pruned_weights is not None:
-                run_with_taps(model, layers, pruned_weights, batch.inputs, add_pair, calls=calls)
+                run_with_taps(model, layers, pruned_weights, batch.inputs, add_pair, until_all=once)
                 if store:
                     name, nth = next(iter(store))
                     raise CalibrationError(
@@ -233,11 +237,12 @@ def collect_grams(
                         "pruned one; use curvature.inputs = 'dense'"
                     )
             # a module that runs several times may run another number of times on other data
-            if calls is None and counts and max(counts.values()) == 1:
-                calls = len(counts)
+            once = once or (len(counts) == modules == sum(counts.values()))
             counts = {}
     require_run(layers, sums)
-    return {layer.name: sums.pop(layer.name).finish() for layer in layers}
+    # in the order of the calls: the first layer with bad inputs is the one to name
+    grams = {name: s.finish(name) for name, s in sums.items()}
+    return {layer.name: grams[layer.name] for layer in layers}
 
 
 def input_norms(
@@ -267,6 +272,8 @@ def input_norms(
     with torch.no_grad(), untouched(model):
         for batch in data.batches(chunk):
             run_with_taps(model, layers, weights or {}, batch.inputs, visit)
+    for name, total in squares.items():
+        require_finite_moments(name, total)
     require_run(layers, squares)
     return {layer.name: (squares[layer.name] / n[layer.name]).sqrt() for layer in layers}
 

@@ -283,3 +283,61 @@ def test_norms_are_the_diagonal_and_make_wanda_scores():
     assert scores[4, 1, 1, 2].item() == pytest.approx(expected)
     with pytest.raises(LayerError, match="norms"):
         wanda_scores(conv, w, norms["0"][:1])
+
+
+class Experts(nn.Module):
+    """Whole batches go to one of two experts, by the sign of the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.b = nn.Linear(3, 3)
+        self.a = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.head((self.a if float(x.mean()) > 0 else self.b)(x).relu())
+
+
+def test_modules_that_run_on_some_of_the_data_only():
+    torch.manual_seed(0)
+    model, up = Experts(), randn(40, 3).abs()
+    layers, data = find_layers(model), data_of(torch.cat([up, -up]))
+    grams = collect_grams(model, layers, weights_of(model), weights_of(model), data, chunk=20)
+    assert {name: g.n for name, g in grams.items()} == {"a": 40, "b": 40, "head": 80}
+    # a and b before the head, though the first sample never meets b
+    order = forward_order(model, layers, {}, data, chunk=20)
+    assert {layer.name for layer in order[:2]} == {"a", "b"}
+
+
+def test_rows_are_complete_when_a_later_chunk_runs_otherwise():
+    class Moody(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+            self.b = nn.Linear(3, 3)
+
+        def forward(self, x):
+            if float(x.mean()) > 0:
+                return self.b(self.a(x))
+            return self.b(self.a(self.a(x)))
+
+    model, up = Moody(), randn(20, 3).abs()
+    grams = collect_grams(
+        model, find_layers(model), {}, None, data_of(torch.cat([up, -up])), chunk=20
+    )
+    assert {name: g.n for name, g in grams.items()} == {"a": 60, "b": 40}
+
+
+def test_non_finite_inputs_are_named_in_later_chunks_and_by_the_norms():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    # overflows in float32 on the last sample alone, after the first layer
+    x = torch.ones(9, 2)
+    x[8] = 1e38
+    weights = {"0.weight": torch.full((2, 2), 1e30)}
+    for call in (
+        lambda: collect_grams(model, find_layers(model), weights, None, data_of(x), chunk=3),
+        lambda: collect_grams(model, find_layers(model), {}, weights, data_of(x), chunk=3),
+        lambda: input_norms(model, find_layers(model), data_of(x), weights, chunk=3),
+    ):
+        with pytest.raises(CalibrationError, match="layer '2' holds NaN or infinite"):
+            call()
