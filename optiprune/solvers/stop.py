@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .options import whole
+
 __all__ = [
     "AnyOf",
     "IterationLimit",
@@ -43,8 +45,7 @@ class IterationLimit(_Combine):
     iterations: int
 
     def __post_init__(self) -> None:
-        if not self.iterations >= 0:
-            raise ValueError(f"an iteration limit must be >= 0, got {self.iterations!r}")
+        object.__setattr__(self, "iterations", whole("an iteration limit", self.iterations, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,7 @@ class NoImprovement(_Combine):
     iterations: int
 
     def __post_init__(self) -> None:
-        if not self.iterations >= 1:
-            raise ValueError(f"no-improvement needs >= 1 iterations, got {self.iterations!r}")
+        object.__setattr__(self, "iterations", whole("no-improvement", self.iterations, 1))
 
 
 @dataclass(frozen=True, slots=True)

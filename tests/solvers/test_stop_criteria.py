@@ -46,9 +46,9 @@ def test_criteria_are_values() -> None:
     [
         (lambda: TimeLimit(-1), "time limit must be >= 0"),
         (lambda: TimeLimit(math.nan), "time limit must be >= 0"),
-        (lambda: IterationLimit(-1), "iteration limit must be >= 0"),
+        (lambda: IterationLimit(-1), "iteration limit must be >= 0, got -1"),
         (lambda: Target(math.nan), "must not be NaN"),
-        (lambda: NoImprovement(0), "needs >= 1"),
+        (lambda: NoImprovement(0), "no-improvement must be >= 1, got 0"),
     ],
 )
 def test_nonsense_is_refused(make, words) -> None:

@@ -19,6 +19,7 @@ from optiprune.problems import (
 )
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
+from optiprune.solvers.options import check_whole
 from optiprune.solvers.result import Status
 
 from .dimod_form import SamplerForm, is_exact
@@ -71,8 +72,7 @@ class DimodSampler(BaseSolver):
     penalty: float | None = None
 
     def __post_init__(self) -> None:
-        if int(self.reads) != self.reads or self.reads < 1:
-            raise SolverOptionError(f"reads must be an integer >= 1, got {self.reads!r}")
+        check_whole(self, reads=1)
         if self.penalty is not None and not (math.isfinite(self.penalty) and self.penalty > 0):
             raise SolverOptionError(f"penalty must be positive and finite, got {self.penalty!r}")
         check_parameters(load_sampler(self.sampler), self.parameters)

@@ -21,6 +21,7 @@ from optiprune.problems import (
 from optiprune.problems.linearise import LinearModel, linearise
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
+from optiprune.solvers.options import check_whole
 from optiprune.solvers.result import Status
 
 from .highs_options import check_options
@@ -94,8 +95,7 @@ class Highs(BaseSolver):
             )
         if not (math.isfinite(self.mip_gap) and self.mip_gap >= 0):
             raise SolverOptionError(f"mip_gap must be >= 0, got {self.mip_gap!r}")
-        if int(self.threads) != self.threads or self.threads < 1:
-            raise SolverOptionError(f"threads must be an integer >= 1, got {self.threads!r}")
+        check_whole(self, threads=1)
         if self.options:
             check_options(self.options, taken=_TAKEN)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from optiprune.problems import QUBO, BudgetQP, CardinalityQP
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
+from optiprune.solvers.options import check_whole
 
 from .budget_search import BudgetSearch, BudgetStart, budget_start
 from .chunks import Incumbent
@@ -65,10 +66,7 @@ class Annealing(BaseSolver):
     capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP, BudgetQP}))
 
     def __post_init__(self) -> None:
-        if self.sweeps is not None and self.sweeps < 1:
-            raise SolverOptionError(f"sweeps must be >= 1 (or None), got {self.sweeps}")
-        if self.restarts is not None and self.restarts < 0:
-            raise SolverOptionError(f"restarts must be >= 0 (or None), got {self.restarts}")
+        check_whole(self, sweeps=1, restarts=0)
         if self.moves not in ("heat-bath", "metropolis"):
             raise SolverOptionError(
                 f"moves must be 'heat-bath' or 'metropolis', got {self.moves!r}"

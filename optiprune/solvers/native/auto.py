@@ -12,6 +12,7 @@ import numpy.typing as npt
 from optiprune.problems import MIQP, QUBO, BudgetQP, CardinalityQP
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
+from optiprune.solvers.options import NEVER
 
 from .annealing import Annealing
 from .exhaustive import Exhaustive, assignments
@@ -47,11 +48,11 @@ class _AnnealingThenTabu(BaseSolver):
     ) -> Outcome:
         first, second = seed.spawn(2)
         annealing, tabu = Annealing(), Tabu()
-        sweeps = max(1, round(self.effort * annealing.sweeps_for(problem)))
+        sweeps = _scaled(annealing.sweeps_for(problem), self.effort)
         found = replace(annealing, sweeps=sweeps)._solve(problem, x0, first, watch)
         if found.stats.stop_reason != "completed":
             return found
-        steps = max(1, round(self.effort * tabu.iterations_for(problem)))
+        steps = _scaled(tabu.iterations_for(problem), self.effort)
         start = None if found.x is None else np.asarray(found.x, dtype=np.int8)
         return replace(tabu, iterations=steps)._solve(problem, start, second, watch)
 
@@ -89,18 +90,18 @@ class Auto(BaseSolver):
             if count <= few * min(self.effort, _FEW_EFFORT):
                 return Exhaustive(), f"only {count} assignments, all of them can be visited"
         if isinstance(problem, MIQP):
-            starts = max(1, round(self.effort * LocalSearch().starts_for(problem)))
+            starts = _scaled(LocalSearch().starts_for(problem), self.effort)
             return LocalSearch(starts=starts), "supports with re-fitted weights: exact exchanges"
         if isinstance(problem, BudgetQP):
             solver = Annealing()
             return (
-                replace(solver, sweeps=self._scaled(solver.sweeps_for(problem))),
+                replace(solver, sweeps=_scaled(solver.sweeps_for(problem), self.effort)),
                 "linear budgets: annealing within them",
             )
         if isinstance(problem, CardinalityQP) and n > _TABU_N:
             solver = Annealing()
             return (
-                replace(solver, sweeps=self._scaled(solver.sweeps_for(problem))),
+                replace(solver, sweeps=_scaled(solver.sweeps_for(problem), self.effort)),
                 f"{n} variables at fixed cardinality: heat-bath exchanges lead above {_TABU_N}",
             )
         if isinstance(problem, QUBO):
@@ -108,11 +109,8 @@ class Auto(BaseSolver):
                 f"{n} variables without constraints: annealing, then tabu from its answer"
             )
         tabu = Tabu()
-        tabu = replace(tabu, iterations=self._scaled(tabu.iterations_for(problem)))
+        tabu = replace(tabu, iterations=_scaled(tabu.iterations_for(problem), self.effort))
         return tabu, f"{n} variables at fixed cardinality: exchange tabu leads up to {_TABU_N}"
-
-    def _scaled(self, amount: int) -> int:
-        return max(1, round(amount * self.effort))
 
     def _solve(
         self,
@@ -128,3 +126,7 @@ class Auto(BaseSolver):
             said = f"{said}; {outcome.stats.message}"
         extra = {**outcome.stats.extra, "chosen": solver.name}
         return replace(outcome, stats=replace(outcome.stats, message=said, extra=extra))
+
+
+def _scaled(amount: int, effort: float) -> int:
+    return max(1, round(min(amount * effort, NEVER)))

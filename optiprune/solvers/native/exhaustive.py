@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from optiprune.problems import MIQP, QUBO, BudgetQP, CardinalityQP, Problem
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
-from optiprune.solvers.errors import SolverOptionError, UnsupportedProblemError
+from optiprune.solvers.errors import UnsupportedProblemError
+from optiprune.solvers.options import check_whole
 from optiprune.solvers.result import Status
 
 from .chunks import Incumbent, run_chunks
@@ -59,8 +60,7 @@ class Exhaustive(BaseSolver):
     )
 
     def __post_init__(self) -> None:
-        if self.max_assignments < 1:
-            raise SolverOptionError(f"max_assignments must be >= 1, got {self.max_assignments}")
+        check_whole(self, max_assignments=1)
 
     def require_support(self, problem: Problem) -> None:
         """As in the base class; also refuses problems with too many assignments."""

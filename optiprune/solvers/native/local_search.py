@@ -11,6 +11,7 @@ import numpy.typing as npt
 from optiprune.problems import MIQP, QUBO, BudgetQP, CardinalityQP
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
+from optiprune.solvers.options import check_whole
 
 from .budget_search import BudgetSearch, budget_start
 from .chunks import Incumbent
@@ -52,8 +53,7 @@ class LocalSearch(BaseSolver):
     )
 
     def __post_init__(self) -> None:
-        if self.starts is not None and self.starts < 0:
-            raise SolverOptionError(f"starts must be >= 0 (or None), got {self.starts}")
+        check_whole(self, starts=0)
         if self.strategy not in ("best", "first"):
             raise SolverOptionError(f"strategy must be 'best' or 'first', got {self.strategy!r}")
         check_precision(self.precision)

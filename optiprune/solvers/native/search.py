@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.solvers.base import Watch
+from optiprune.solvers.options import NEVER
 
 from .chunks import Incumbent, run_chunks
 from .exchange import (
@@ -40,8 +41,6 @@ from .start import Start
 
 __all__ = ["ExchangeSearch", "FlipSearch", "KernelRun", "Search", "search_at"]
 
-_NEVER = np.int64(1 << 62)
-
 
 class KernelRun:
     """What every search has: a state, its generator, the limits as the kernels take them."""
@@ -57,9 +56,7 @@ class KernelRun:
         self.incumbent = incumbent
         limits = watch.limits
         self.target = limits.target - inst.offset
-        self.patience = (
-            _NEVER if math.isinf(limits.no_improvement) else np.int64(limits.no_improvement)
-        )
+        self.patience = int(min(limits.no_improvement, NEVER))
         self.refresh = np.int64(refresh_interval(inst.n))
 
     def _run(self, kernel: Callable[[int], Any], total: float, *, first: int = 256) -> str | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from optiprune.problems import QUBO, CardinalityQP
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
+from optiprune.solvers.options import check_whole
 
 from .chunks import Incumbent
 from .instance import OutOfTime, Precision, check_precision
@@ -52,10 +53,7 @@ class Tabu(BaseSolver):
     capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP}))
 
     def __post_init__(self) -> None:
-        for key, least in (("iterations", 0), ("tenure", 0), ("spread", 1), ("stall", 1)):
-            v = getattr(self, key)
-            if v is not None and v < least:
-                raise SolverOptionError(f"{key} must be >= {least} (or None), got {v}")
+        check_whole(self, iterations=0, tenure=0, spread=1, stall=1)
         check_precision(self.precision)
 
     def _solve(
