@@ -162,6 +162,9 @@ class QuadraticProblem(ABC):
     def violation(self, x: npt.ArrayLike) -> float:
         """Total constraint violation at x: 0 if and only if x is feasible."""
 
-    def is_feasible(self, x: npt.ArrayLike, tolerance: float = 1e-9) -> bool:
-        """Whether the violation at x is at most ``tolerance``."""
+    def is_feasible(self, x: npt.ArrayLike, tolerance: float = 0.0) -> bool:
+        """Whether the violation at x is at most ``tolerance`` (in the rows' units).
+
+        The violation forgives rounding by itself, whatever the units.
+        """
         return self.violation(x) <= tolerance

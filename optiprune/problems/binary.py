@@ -13,7 +13,16 @@ from .base import QuadraticProblem, as_binary
 from .errors import InfeasibleProblemError, ProblemError
 from .matrix import FloatArray, IntArray, Matrix, require_finite
 
-__all__ = ["QUBO", "BudgetQP", "CardinalityQP"]
+__all__ = ["QUBO", "BudgetQP", "CardinalityQP", "forgiven"]
+
+
+def forgiven(limit: npt.ArrayLike, moved: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The excess over a row's limit that counts as rounding: 1e-9 of what was summed or compared.
+
+    ``moved`` is ``|A| x``. Nothing absolute: rows mean the same in bytes and in gigabytes.
+    """
+    size = np.abs(np.asarray(limit, dtype=np.float64))
+    return np.asarray(1e-9 * np.maximum(moved, np.where(np.isfinite(size), size, 0.0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
@@ -188,8 +197,9 @@ class BudgetQP(QuadraticProblem):
                 raise ProblemError(f"{name} holds NaN at index {i}")
         least = np.minimum(a, 0.0).sum(axis=1)
         most = np.maximum(a, 0.0).sum(axis=1)
-        slack = 1e-9 * (1.0 + np.abs(a).sum(axis=1))
-        bad = np.flatnonzero((lo > up) | (least > up + slack) | (most < lo - slack))
+        too_much = least - up > forgiven(up, -least)
+        too_little = lo - most > forgiven(lo, most)
+        bad = np.flatnonzero((lo > up) | too_much | too_little)
         if bad.size:
             i = int(bad[0])
             raise InfeasibleProblemError(
@@ -205,12 +215,17 @@ class BudgetQP(QuadraticProblem):
         return int(self.A.shape[0])
 
     def violation(self, x: npt.ArrayLike) -> float:
-        """``sum_r max(A_r x - upper_r, lower_r - A_r x, 0)``, rounding error set to 0."""
+        """``sum_r max(A_r x - upper_r, lower_r - A_r x, 0)``, rounding error set to 0.
+
+        Rounding error is an excess of at most 1e-9 of the row's summands at x (``|A_r| x``) or of
+        the limit. A row in other units gives the same answer in those units.
+        """
         xi = as_binary(x, self.n).astype(np.float64)
-        use = self.A @ xi
-        over = np.maximum(np.maximum(use - self.upper, self.lower - use), 0.0)
-        scale = 1.0 + np.abs(self.A) @ xi
-        return float(np.where(over <= 1e-9 * scale, 0.0, over).sum())
+        use, moved = self.A @ xi, np.abs(self.A) @ xi
+        above, below = use - self.upper, self.lower - use
+        above = np.where(above <= forgiven(self.upper, moved), 0.0, above)
+        below = np.where(below <= forgiven(self.lower, moved), 0.0, below)
+        return float(np.maximum(above, below).sum())
 
 
 def _integers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:

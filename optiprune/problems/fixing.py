@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import Problem, QuadraticProblem, as_binary
-from .binary import QUBO, BudgetQP, CardinalityQP
+from .binary import QUBO, BudgetQP, CardinalityQP, forgiven
 from .errors import ProblemError
 from .matrix import FactoredMatrix, IntArray, Matrix
 from .miqp import MIQP
@@ -136,15 +136,8 @@ def _reduce(problem: Problem, free: npt.NDArray[np.int64], base: npt.NDArray[np.
                 q, linear, offset, k=problem.k - taken, groups=problem.groups[free]
             )
         elif isinstance(problem, BudgetQP):
-            used = problem.A[:, ones].sum(axis=1)
-            small = BudgetQP(
-                q,
-                linear,
-                offset,
-                A=problem.A[:, free],
-                upper=problem.upper - used,
-                lower=problem.lower - used,
-            )
+            lower, upper = _reduced_limits(problem, ones)
+            small = BudgetQP(q, linear, offset, A=problem.A[:, free], upper=upper, lower=lower)
         else:
             raise _unknown(problem)
     else:
@@ -165,6 +158,26 @@ def _reduced_form(
         sub = q[np.ix_(free, free)]
         cross = q[np.ix_(free, ones)].sum(axis=1, dtype=np.float64)
     return sub, problem.linear[free] + 2.0 * cross, problem.energy(base)
+
+
+def _reduced_limits(
+    problem: BudgetQP, ones: IntArray
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What the fixed ones leave of each row's limits.
+
+    ``0.3 - 0.1 - 0.2`` is not 0: the small row, with small numbers, forgives less than the large
+    one did, so limits that may carry rounding are widened by a thousandth of what that forgave.
+    """
+    taken = problem.A[:, ones]
+    used, moved = taken.sum(axis=1), np.abs(taken).sum(axis=1)
+    limits = []
+    for limit, outwards in ((problem.lower, -1.0), (problem.upper, 1.0)):
+        both = np.column_stack([taken, np.where(np.isfinite(limit), limit, 0.0)])
+        fine = both * 2.0**20  # integers and short binary fractions are summed exactly
+        exact = (fine == np.rint(fine)).all(axis=1) & (np.abs(fine).sum(axis=1) < 2.0**52)
+        slack = np.where(exact, 0.0, 1e-3 * forgiven(limit, moved))
+        limits.append(limit - used + outwards * slack)
+    return limits[0], limits[1]
 
 
 def _unknown(problem: Problem) -> ProblemError:

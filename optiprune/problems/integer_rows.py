@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from .binary import BudgetQP
+from .binary import BudgetQP, forgiven
 from .errors import InfeasibleProblemError, ProblemError
 
 __all__ = ["IntegerRow", "integer_rows", "slack_bits"]
@@ -47,10 +47,14 @@ def integer_rows(problem: BudgetQP) -> list[IntegerRow]:
         a, unit = _integers(problem.A[r].astype(np.float64), r)
         least, most = int(a[a < 0].sum()), int(a[a > 0].sum())
         lo, up = float(problem.lower[r]) / unit, float(problem.upper[r]) / unit
-        # the tolerance with which BudgetQP.violation forgives rounding
-        slack = 1e-9 * (1.0 + float(np.abs(a).sum()))
-        lower = least if lo <= least else math.ceil(min(lo, most + 1.0) - slack)
-        upper = most if up >= most else math.floor(max(up, least - 1.0) + slack)
+        # what BudgetQP.violation forgives at any x; where signs differ, a sum may be 0 by rounding
+        moved = 1.0 if least < 0 < most else 0.0
+        lower = (
+            least if lo <= least else math.ceil(min(lo - float(forgiven(lo, moved)), most + 1.0))
+        )
+        upper = (
+            most if up >= most else math.floor(max(up + float(forgiven(up, moved)), least - 1.0))
+        )
         lower, upper = max(lower, least), min(upper, most)
         if lower > upper:
             raise InfeasibleProblemError(
@@ -79,24 +83,33 @@ def _integers(a: npt.NDArray[np.float64], row: int) -> tuple[npt.NDArray[np.int6
         whole = a.astype(np.int64)
         g = int(np.gcd.reduce(whole)) if whole.any() else 1
         return whole // g, float(g)
-    common = 1
-    fractions: list[Fraction] = []
-    for i, v in enumerate(a.tolist()):
-        f = Fraction(v).limit_denominator(_MAX_DENOMINATOR)
-        if abs(float(f) - v) > 1e-12 * max(1.0, abs(v)) or (v != 0 and f == 0):
-            raise _not_integral(row, i, v)
-        fractions.append(f)
-        common = math.lcm(common, f.denominator)
-        if common > 10**9:
-            raise _not_integral(row, i, v)
-    numbers = [int(f * common) for f in fractions]
-    g = math.gcd(*numbers) or 1
-    if sum(abs(v) for v in numbers) // g >= _MAX_SUM:
+    try:
+        numbers, unit = _common_unit(a, row)
+    except ProblemError:
+        # costs in small units: multiples of the least one, rather than of a decimal
+        least = float(np.abs(a[a != 0]).min())
+        numbers, unit = _common_unit(a / least, row)
+        unit *= least
+    if sum(abs(v) for v in numbers) >= _MAX_SUM:
         raise ProblemError(
             f"budget row {row} needs integers that sum to more than 2**40; round its entries to a "
             "coarser unit"
         )
-    return np.array([v // g for v in numbers], dtype=np.int64), g / common
+    return np.array(numbers, dtype=np.int64), unit
+
+
+def _common_unit(a: npt.NDArray[np.float64], row: int) -> tuple[list[int], float]:
+    common = 1
+    fractions: list[Fraction] = []
+    for i, v in enumerate(a.tolist()):
+        f = Fraction(v).limit_denominator(_MAX_DENOMINATOR)
+        common = math.lcm(common, f.denominator)
+        if abs(float(f) - v) > 1e-12 * abs(v) or common > 10**9:
+            raise _not_integral(row, i, v)
+        fractions.append(f)
+    numbers = [int(f * common) for f in fractions]
+    g = math.gcd(*numbers) or 1
+    return [v // g for v in numbers], g / common
 
 
 def _not_integral(row: int, i: int, value: float) -> ProblemError:

@@ -50,7 +50,7 @@ def maxcut_weights(problem: Problem) -> npt.NDArray[np.float64]:
     w = np.array(problem.dense(), dtype=np.float64)
     own = problem.diagonal() + problem.linear
     np.fill_diagonal(w, 0.0)
-    off = np.abs(own + w.sum(axis=1)) > 1e-9 * (1.0 + np.abs(w).sum(axis=1))
+    off = np.abs(own + w.sum(axis=1)) > 1e-9 * (np.abs(own) + np.abs(w).sum(axis=1))
     if off.any() or problem.offset != 0:
         why = (
             f"its offset is {problem.offset:g}"

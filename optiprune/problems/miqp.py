@@ -135,5 +135,5 @@ class MIQP:
         """``|sum x - k|``."""
         return float(abs(int(as_binary(x, self.n).sum()) - self.k))
 
-    def is_feasible(self, x: npt.ArrayLike, tolerance: float = 1e-9) -> bool:
+    def is_feasible(self, x: npt.ArrayLike, tolerance: float = 0.0) -> bool:
         return self.violation(x) <= tolerance

@@ -84,6 +84,17 @@ def _repair_cardinality(problem: CardinalityQP, x: _Bits) -> _Bits:
 
 
 def _repair_budgets(problem: BudgetQP, x: _Bits) -> _Bits:
+    # rows in any unit weigh the same, and the MILP's absolute tolerances fit them
+    size = np.abs(problem.A).max(axis=1, initial=0.0)
+    scale = 2.0 ** -np.round(np.log2(np.where(size > 0, size, 1.0)))
+    problem = BudgetQP(
+        problem.Q,
+        problem.linear,
+        problem.offset,
+        A=problem.A * scale[:, None],
+        upper=problem.upper * scale,
+        lower=problem.lower * scale,
+    )
     h = problem.fields(x)
     while problem.violation(x) > 0:
         move = _best_flip(problem, x, h)
@@ -110,7 +121,7 @@ def _best_flip(problem: BudgetQP, x: _Bits, h: npt.NDArray[np.float64]) -> tuple
     use = (problem.A @ x).astype(np.float64)
     now = float(_overuse(problem, use, np.zeros((problem.n_rows, 1)))[0])
     gain = now - _overuse(problem, use, problem.A * sign)
-    able = gain > _TOLERANCE * (1.0 + now)
+    able = gain > _TOLERANCE * now
     if not able.any():
         return None
     cost = sign * h
@@ -131,7 +142,7 @@ def _best_exchange(
     for i in ones:
         change = problem.A[:, zeros] - problem.A[:, i : i + 1]
         gain = now - _overuse(problem, use, change)
-        able = gain > _TOLERANCE * (1.0 + now)
+        able = gain > _TOLERANCE * now
         if not able.any():
             continue
         cost = h[zeros] - h[i] - 2.0 * _column(problem, int(i))[zeros]

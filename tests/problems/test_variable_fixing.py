@@ -115,3 +115,27 @@ def test_nothing_left():
     r = restrict(QUBO(np.eye(2), offset=1.0), [], [1, 1])
     assert r.problem.n == 0
     assert r.problem.energy([]) == 3.0
+
+
+@settings(deadline=None, max_examples=100)
+@given(seed=st.integers(0, 100_000), unit=st.integers(-40, 40), equation=st.booleans())
+def test_a_budget_met_to_the_last_digit_stays_met(seed, unit, equation):
+    """Whatever the sizes of what is fixed: rounding in ``limit - used`` excludes nothing."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 9))
+    A = rng.choice([-1, 1], (2, n)) * rng.uniform(0.1, 1, (2, n)) * 10.0 ** rng.integers(-6, 7, n)
+    A *= 2.0**unit
+    x = rng.integers(0, 2, n)
+    use = A @ x
+    p = BudgetQP(np.zeros((n, n)), A=A, upper=use, lower=use if equation else None)
+    assert p.violation(x) == 0
+    index = rng.permutation(n)[: rng.integers(0, n + 1)]
+    r = restrict(p, index, x)
+    assert r.problem.violation(x[index]) == 0
+
+
+def test_limits_of_whole_numbers_shift_exactly():
+    p = BudgetQP(np.zeros((3, 3)), A=[3.0, 0.25, 7.0], upper=10.0, lower=3.0)
+    r = fix_variables(p, {2: 1})
+    assert r.problem.upper.tolist() == [3.0]
+    assert r.problem.lower.tolist() == [-4.0]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.problems import ProblemError, QuadraticProblem
+from optiprune.problems.binary import forgiven
 from optiprune.problems.linearise import constraint_rows
 
 from .dimod_form import SamplerForm, is_exact
@@ -113,7 +114,7 @@ def _feasible(problem: QuadraticProblem, X: _Bits) -> npt.NDArray[np.bool_]:
         return out
     for start in range(0, len(X), _CHUNK):
         x = X[start : start + _CHUNK].T.astype(np.float64)
-        use = (A @ x).T
-        slack = 1e-9 * (1.0 + (abs(A) @ x).T)
-        out[start : start + _CHUNK] = ((use <= upper + slack) & (use >= lower - slack)).all(axis=1)
+        use, moved = (A @ x).T, (abs(A) @ x).T
+        fits = (use - upper <= forgiven(upper, moved)) & (lower - use <= forgiven(lower, moved))
+        out[start : start + _CHUNK] = fits.all(axis=1)
     return out

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.problems import BudgetQP
+from optiprune.problems.binary import forgiven
 from optiprune.solvers.base import Watch
 
 from .budget_kernels import (
@@ -47,13 +48,17 @@ class _Rows:
     @classmethod
     def of(cls, problem: BudgetQP) -> _Rows:
         A = np.asarray(problem.A, dtype=np.float64)
-        # half of what `BudgetQP.violation` forgives, so that what fits here fits there
-        slack = 5e-10
         size = np.abs(A).max(axis=1, initial=0.0)
+        # half of what `BudgetQP.violation` forgives, so that what fits here fits there: of the
+        # limit, or of the least entry where only a sum with an entry in it can pass the limit
+        least = np.where(A != 0, np.abs(A), np.inf).min(axis=1, initial=np.inf)
+        least = np.where(np.isfinite(least), least, 0.0)
+        below = 0.5 * forgiven(problem.lower, np.where(problem.lower <= 0, least, 0.0))
+        above = 0.5 * forgiven(problem.upper, np.where(problem.upper >= 0, least, 0.0))
         return cls(
             np.ascontiguousarray(A.T),
-            np.asarray(problem.lower - slack, dtype=np.float64),
-            np.asarray(problem.upper + slack, dtype=np.float64),
+            np.asarray(problem.lower - below, dtype=np.float64),
+            np.asarray(problem.upper + above, dtype=np.float64),
             1.0 / np.where(size > 0, size, 1.0),
         )
 

@@ -40,12 +40,15 @@ def _feasible(AT, low, high, x):  # type: ignore[no-untyped-def]
     """The rule of `BudgetQP.violation`: excess up to 1e-9 of the row's scale counts as none."""
     for r in range(low.shape[0]):
         use = 0.0
-        scale = 1.0
+        moved = 0.0
         for i in range(x.shape[0]):
             if x[i]:
                 use += AT[i, r]
-                scale += abs(AT[i, r])
-        if max(use - high[r], low[r] - use) > 1e-9 * scale:
+                moved += abs(AT[i, r])
+        # an infinite limit is never exceeded: -inf > inf is False
+        if use - high[r] > 1e-9 * max(moved, abs(high[r])):
+            return False
+        if low[r] - use > 1e-9 * max(moved, abs(low[r])):
             return False
     return True
 
