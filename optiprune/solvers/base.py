@@ -39,6 +39,10 @@ _REMEDY = {
 }
 
 
+# by how much of 1 + |energy| an energy may pass a claim about it
+_ROUNDING = 1e-6
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a solver can do, declared, so that nothing has to be found out by failing.
@@ -286,13 +290,18 @@ class BaseSolver(ABC):
         if x0 is not None and problem.violation(x0) <= 1e-9:
             e0 = problem.energy(x0)
             if x is None or e0 < energy:
-                if status is Status.OPTIMAL and e0 < energy - 1e-6 * (1.0 + abs(energy)):
+                if status is Status.OPTIMAL and e0 < energy - _ROUNDING * (1.0 + abs(energy)):
                     message = _join(message, "a claim of optimality was refuted by x0")
                     status, bound = Status.FEASIBLE, None
                 elif status is not Status.OPTIMAL:
                     status = Status.FEASIBLE
                 x, energy = x0.copy(), e0
-        if bound is not None and x is not None:
+        if bound is not None and not bound <= energy + _ROUNDING * (1.0 + abs(energy)):
+            # what bounds the energy wrongly, or not at all (NaN), proves nothing
+            message = _join(message, f"the claimed bound {bound!r} was above the energy; dropped")
+            bound = None
+            status = Status.FEASIBLE if status is Status.OPTIMAL else status
+        elif bound is not None:
             bound = min(bound, energy)
         stats = replace(
             outcome.stats,

@@ -41,6 +41,8 @@ def test_a_true_claim_passes() -> None:
         ({"status": Status.FAILED}, "failed.*its own words"),
         ({"status": Status.INFEASIBLE}, "infeasible"),
         ({"bound": 4.0}, "claims the bound 4.0, above the energy 3.5"),
+        ({"bound": math.inf}, "claims the bound inf"),
+        ({"bound": math.nan}, "claims the bound nan"),
     ],
 )
 def test_false_claims_are_named(claim: dict[str, Any], words: str) -> None:
@@ -71,3 +73,22 @@ def test_weights_of_an_miqp_must_respect_the_gates() -> None:
     for weights in ([0.5, 2.0], [0.0, 2.5], [0.0]):
         with pytest.raises(InvalidSolutionError, match="outside -M x <= w <= M x"):
             check_solution(problem, solution((0, 1), -4.0, weights=np.array(weights)))
+
+
+def test_weights_of_an_miqp_must_have_the_energy_claimed() -> None:
+    problem = MIQP(np.eye(2), [1.0, 3.0], k=1, M=2.0)
+    for w, energy in (
+        ([0.0, 1.0], "-2.5"),
+        ([0.0, math.nan], "nan"),
+        ([math.nan, 2.0], "nan"),
+        ([0.0, -math.inf], "-inf"),
+    ):
+        with pytest.raises(InvalidSolutionError, match="weights") as e:
+            check_solution(problem, solution((0, 1), -4.0, weights=np.array(w)))
+        assert energy in str(e.value)
+    unbounded = MIQP(np.eye(2), [1.0, 3.0], k=1)
+    with pytest.raises(InvalidSolutionError, match="not finite"):
+        check_solution(unbounded, solution((0, 1), -4.5, weights=np.array([0.0, math.inf])))
+    # within the tolerance of the energy
+    near = np.array([0.0, 3.0 + 1e-4])
+    assert check_solution(unbounded, solution((0, 1), -4.5, weights=near)) == -4.5

@@ -137,6 +137,30 @@ def test_a_bound_never_exceeds_the_energy() -> None:
     assert says(BEST, bound=1.5).solve(PROBLEM).gap == 0.5
 
 
+@pytest.mark.parametrize("status", [Status.OPTIMAL, Status.FEASIBLE])
+@pytest.mark.parametrize("bound", [100.0, 3.0 + 1e-5, math.inf, math.nan])
+def test_a_bound_above_the_energy_is_no_bound_and_no_proof(status: Status, bound: float) -> None:
+    s = says(BEST, status, bound=bound).solve(PROBLEM)
+    assert s.status is Status.FEASIBLE
+    assert s.bound is None
+    assert s.gap is None
+    assert s.energy == 3.0
+    assert "bound" in s.stats.message
+    assert "dropped" in s.stats.message
+
+
+def test_a_bound_that_is_no_number_is_dropped_without_a_solution_too() -> None:
+    s = says(None, Status.NO_INCUMBENT, bound=math.nan).solve(PROBLEM)
+    assert s.bound is None
+    assert says(None, Status.NO_INCUMBENT, bound=1.0).solve(PROBLEM).bound == 1.0
+
+
+def test_a_bound_is_held_against_the_better_start() -> None:
+    s = says(WORST, bound=6.0).solve(PROBLEM, x0=BEST)
+    assert (s.energy, s.bound, s.status) == (3.0, None, Status.FEASIBLE)
+    assert "above the energy" in s.stats.message
+
+
 @pytest.mark.parametrize("x0", [[1, 1], [1, 2, 0, 0], [1, 0.5, 0, 0]])
 def test_a_malformed_start_raises(x0: Any) -> None:
     with pytest.raises(ProblemError, match="x"):
