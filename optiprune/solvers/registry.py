@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
@@ -65,8 +66,13 @@ def names() -> list[str]:
 def register(name: str, target: str | type) -> None:
     """Add a solver class under a name, or the string ``"module:Class"`` to import on first use.
 
-    Raises `SolverError` if the name is taken.
+    Raises `SolverError` if the name is taken or no string, or the target is neither.
     """
+    if not isinstance(name, str) or not name:
+        raise SolverError(f"a solver's name is a string, got {name!r}")
+    path = isinstance(target, str) and re.fullmatch(r"[\w.]+:\w+", target)
+    if not isinstance(target, type) and not path:
+        raise SolverError(f"a solver is a class or a string 'module:Class', got {target!r}")
     if name in _targets():
         raise SolverError(f"a solver named {name!r} exists already; choose another name")
     _registered[name] = target
@@ -92,8 +98,9 @@ def solver_class(name: str) -> type:
     module, _, attribute = target.partition(":")
     try:
         cls = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as e:
-        raise SolverError(f"solver {name!r} ({target}) cannot be loaded: {e}") from e
+    except Exception as e:  # whatever a module of someone else's does on import
+        words = f"{type(e).__name__}: {e}"
+        raise SolverError(f"solver {name!r} ({target}) cannot be loaded: {words}") from e
     if not isinstance(cls, type):
         raise SolverError(f"solver {name!r} ({target}) is not a class")
     return cls

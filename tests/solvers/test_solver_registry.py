@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -136,6 +137,38 @@ def test_register_takes_an_import_path_and_loads_it_late() -> None:
     finally:
         solvers.unregister("later")
     assert "later" not in solvers.names()
+
+
+@pytest.mark.parametrize(
+    "body", ["raise RuntimeError('no licence')", "1 / 0", "this is no Python", "import no_such_one"]
+)
+def test_a_plug_in_that_breaks_on_import_is_named(
+    body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_plug_in.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    solvers.register("broken", "broken_plug_in:Solver")
+    try:
+        with pytest.raises(
+            SolverError, match=r"'broken' \(broken_plug_in:Solver\) cannot be loaded"
+        ):
+            solvers.solver_class("broken")
+    finally:
+        solvers.unregister("broken")
+
+
+@pytest.mark.parametrize("target", [5, None, "", "no colon", "a:b:c", "module:", Ones()])
+def test_register_takes_classes_and_import_paths_only(target: Any) -> None:
+    with pytest.raises(SolverError, match="a class or a string 'module:Class', got"):
+        solvers.register("odd", target)
+    assert "odd" not in solvers.names()
+
+
+@pytest.mark.parametrize("name", [5, None, "", ("a", "b")])
+def test_register_takes_names_only(name: Any) -> None:
+    with pytest.raises(SolverError, match="name"):
+        solvers.register(name, Ones)
+    assert name not in solvers.names()
 
 
 def test_what_is_not_a_solver_is_refused() -> None:
