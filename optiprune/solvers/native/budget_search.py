@@ -113,6 +113,9 @@ def budget_start(
     if "backward" in directions:
         candidates.append(np.ones(n, np.int8))
     found: list[tuple[float, npt.NDArray[np.int8]]] = []
+    if incumbent.x is not None:
+        # at once: a criterion may be met before the first attempt
+        found.append((inst.energy(incumbent.x) - inst.offset, incumbent.x.copy()))
     reason: str | None = None
     for attempt in range(_ATTEMPTS):
         if attempt >= len(candidates) and found:

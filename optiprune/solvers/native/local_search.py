@@ -77,9 +77,8 @@ class LocalSearch(BaseSolver):
                 )
             elif isinstance(problem, BudgetQP):
                 start = budget_start(problem, x0, seed, watch, incumbent, self.precision)
-                if incumbent.x is None:
-                    message = start.message
-                else:
+                message, reason = start.message, start.reason
+                if start.found and reason is None:
                     search = BudgetSearch(start, seed, watch, incumbent)
                     reason = search.multi_descend(self.starts_for(problem))
             else:
