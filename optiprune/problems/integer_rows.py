@@ -49,12 +49,9 @@ def integer_rows(problem: BudgetQP) -> list[IntegerRow]:
         lo, up = float(problem.lower[r]) / unit, float(problem.upper[r]) / unit
         # what BudgetQP.violation forgives at any x; where signs differ, a sum may be 0 by rounding
         moved = 1.0 if least < 0 < most else 0.0
-        lower = (
-            least if lo <= least else math.ceil(min(lo - float(forgiven(lo, moved)), most + 1.0))
-        )
-        upper = (
-            most if up >= most else math.floor(max(up + float(forgiven(up, moved)), least - 1.0))
-        )
+        low, high = lo - float(forgiven(lo, moved)), up + float(forgiven(up, moved))
+        lower = least if lo <= least else math.ceil(min(low, most + 1.0))
+        upper = most if up >= most else math.floor(max(high, least - 1.0))
         lower, upper = max(lower, least), min(upper, most)
         if lower > upper:
             raise InfeasibleProblemError(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from optiprune.problems import BudgetQP
 from optiprune.solvers.adapters import dimod_samples
-from optiprune.solvers.native import budget_search, enumerate
+from optiprune.solvers.native import budget_search
+from optiprune.solvers.native.enumerate import _feasible
 
 N = 5
 X = np.array(list(itertools.product((0, 1), repeat=N)), dtype=np.int8)
@@ -41,7 +42,7 @@ def test_agreement(seed, power):
     np.testing.assert_array_equal(dimod_samples._feasible(p, X), want)
     AT = np.ascontiguousarray(p.A.T)
     low, high = np.array(p.lower), np.array(p.upper)
-    np.testing.assert_array_equal([enumerate._feasible(AT, low, high, x) for x in X], want)
+    np.testing.assert_array_equal([_feasible(AT, low, high, x) for x in X], want)
     # the search's limits do not depend on x: they may refuse what violation forgives, but never
     # take what it does not, and no rounding in a sum that is exactly at its limit is refused
     rows = budget_search._Rows.of(p)
