@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ProblemError
-from .matrix import FactoredMatrix, FloatArray, Matrix, as_matrix, as_vector
+from .matrix import FactoredMatrix, FloatArray, Matrix, as_matrix, as_number, as_vector
 
 __all__ = ["Problem", "QuadraticProblem", "as_binary"]
 
@@ -47,7 +47,9 @@ class QuadraticProblem(ABC):
     """A problem over binary x with ``energy(x) = x' Q x + linear' x + offset``.
 
     No hidden factor 1/2. Q is symmetric (symmetrised on construction), dense of shape (n, n)
-    or a `FactoredMatrix`; linear has shape (n,), float64. Arrays are read-only.
+    or a `FactoredMatrix`; linear has shape (n,), float64. Arrays are read-only, and
+    copies of what was given: changing the caller's array later does not change the problem. (Only
+    an array that is read-only itself, along with all that it is a view of, is shared.)
     """
 
     __slots__ = ()
@@ -59,9 +61,7 @@ class QuadraticProblem(ABC):
         """Validate and store the quadratic form (for the constructors of frozen subclasses)."""
         m = as_matrix(Q)
         n = m.n if isinstance(m, FactoredMatrix) else int(m.shape[0])
-        c = float(offset)
-        if not np.isfinite(c):
-            raise ProblemError(f"offset must be finite, got {offset!r}")
+        c = as_number("offset", offset)
         object.__setattr__(self, "Q", m)
         object.__setattr__(self, "linear", as_vector("linear", linear, n))
         object.__setattr__(self, "offset", c)

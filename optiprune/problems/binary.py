@@ -32,7 +32,8 @@ class QUBO(QuadraticProblem):
     Parameters
     ----------
     Q : (n, n) array-like, scipy sparse matrix or `FactoredMatrix`
-        Symmetrised as ``(Q + Q.T) / 2``, which leaves every energy as it was.
+        Symmetrised as ``(Q + Q.T) / 2``, which leaves every energy as it was. Copied, unless it is
+        read-only throughout.
     linear : (n,) array-like, optional
     offset : float
 

@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, eigvalsh
 
 from .errors import ProblemError
+from .matrix import FactoredMatrix, Matrix
 
-__all__ = ["box_minimum"]
+__all__ = ["box_minimum", "require_semidefinite"]
 
 _Vector = npt.NDArray[np.float64]
 _RANGE_TOLERANCE = 1e-7  # part of the gradient outside range(h), relative to it, taken as real
+
+
+def require_semidefinite(h: Matrix) -> None:
+    """Raise `ProblemError` if h has a negative eigenvalue that rounding does not explain.
+
+    That is, one below -1e-9 of the largest; for float32 entries, whose rounding alone moves
+    eigenvalues further, below -n eps.
+    """
+    if isinstance(h, FactoredMatrix):
+        if (h.diagonal >= 0).all():
+            return
+        h = h.toarray()
+    n = len(h)
+    if n == 0:
+        return
+    tolerance = max(1e-9, n * float(np.finfo(h.dtype).eps))
+    shifted = np.array(h, dtype=np.float64)
+    # the largest eigenvalue is at least the largest diagonal entry
+    shifted[np.diag_indices(n)] += tolerance * max(float(h.diagonal().max(initial=0.0)), 1e-300)
+    try:
+        cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
+    except LinAlgError:
+        values = eigvalsh(h.astype(np.float64), check_finite=False)
+        if values[0] < -tolerance * np.abs(values).max():
+            raise ProblemError(
+                f"H is not positive semidefinite: its eigenvalues run from {values[0]:.4g} to "
+                f"{values[-1]:.4g}. Add a ridge of at least {-values[0]:.4g} to its diagonal"
+            ) from None
 
 
 def box_minimum(h: _Vector, b: _Vector, m: _Vector) -> _Vector:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .base import Problem
 from .binary import QUBO, BudgetQP, CardinalityQP
 from .errors import ProblemError
-from .matrix import FactoredMatrix, as_matrix, as_vector, read_only
+from .matrix import FactoredMatrix, as_matrix, as_number, as_vector, frozen
 
 __all__ = ["Ising", "from_ising", "to_ising"]
 
@@ -59,11 +59,9 @@ class Ising:
             if np.tril(a).any():
                 raise ProblemError("J must be symmetric or upper triangular")
             a = a + a.T
-        if not np.isfinite(offset):
-            raise ProblemError(f"offset must be finite, got {offset!r}")
-        object.__setattr__(self, "J", read_only(a))
+        object.__setattr__(self, "offset", as_number("offset", offset))
+        object.__setattr__(self, "J", frozen(a))
         object.__setattr__(self, "h", as_vector("h", h, a.shape[0]))
-        object.__setattr__(self, "offset", float(offset))
 
     @property
     def n(self) -> int:

@@ -11,7 +11,16 @@ import scipy.sparse as sp
 
 from .errors import ProblemError
 
-__all__ = ["FactoredMatrix", "FloatArray", "IntArray", "Matrix", "as_matrix", "as_vector"]
+__all__ = [
+    "FactoredMatrix",
+    "FloatArray",
+    "IntArray",
+    "Matrix",
+    "as_matrix",
+    "as_number",
+    "as_vector",
+    "frozen",
+]
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -28,6 +37,8 @@ class FactoredMatrix:
     diagonal : float array, shape (n,), optional
         Added to the diagonal; zero when absent.
 
+    The arrays are copied, unless they are read-only throughout.
+
     Raises
     ------
     ProblemError
@@ -43,7 +54,7 @@ class FactoredMatrix:
             raise ProblemError(f"factor must have shape (r, n), got {f.shape}")
         require_finite("factor", f)
         d = as_vector("diagonal", diagonal, f.shape[1])
-        object.__setattr__(self, "factor", read_only(f))
+        object.__setattr__(self, "factor", frozen(f))
         object.__setattr__(self, "diagonal", d)
 
     @property
@@ -83,11 +94,23 @@ class FactoredMatrix:
 Matrix: TypeAlias = FloatArray | FactoredMatrix
 
 
-def read_only(a: FloatArray) -> FloatArray:
-    """A view that refuses writes; the caller's own array stays writeable."""
-    v = a.view()
-    v.flags.writeable = False
-    return v
+def frozen(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array itself, refusing writes from now on: for one that nobody else can reach."""
+    a.flags.writeable = False
+    return a
+
+
+def as_number(name: str, value: Any) -> float:
+    """A finite float. Raises `ProblemError` for anything else, strings of digits included."""
+    try:
+        if isinstance(value, str | bytes | np.bool_ | bool):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ProblemError(f"{name} must be a number, got {value!r}") from None
+    if not np.isfinite(number):
+        raise ProblemError(f"{name} must be finite, got {value!r}")
+    return number
 
 
 def require_finite(name: str, a: FloatArray) -> None:
@@ -120,29 +143,43 @@ def as_matrix(Q: Any) -> Matrix:
     """Validate a square matrix and symmetrise it: ``(Q + Q.T) / 2``.
 
     Accepts a dense array-like, a scipy sparse matrix (made dense) or a `FactoredMatrix`.
-    float32 storage is kept; everything else becomes float64.
+    float32 storage is kept; everything else becomes float64. The result is read-only and shares
+    memory with Q only if nobody can write to that.
     """
     if isinstance(Q, FactoredMatrix):
         return Q
     if sp.issparse(Q):
-        Q = Q.toarray()
+        Q = frozen(Q.toarray())
     a = _as_floats("Q", Q)
     if a.ndim != 2 or a.shape[0] != a.shape[1]:
         raise ProblemError(f"Q must be square, got shape {a.shape}")
     require_finite("Q", a)
     if not np.array_equal(a, a.T):
         a = a / 2 + a.T / 2  # halves first: the sum of two large entries may overflow
-    return read_only(a)
+    return frozen(a)
 
 
 def _as_floats(name: str, values: Any) -> FloatArray:
-    """float32 and float64 arrays as they are, other numbers as float64."""
+    """float32 and float64 stay what they are, other numbers become float64; copied where the
+    caller, or anyone, could still write to the array."""
     try:
         a = np.asarray(values)
         if np.iscomplexobj(a):
             raise ProblemError(f"{name} is complex; a real matrix is needed")
-        return a if a.dtype in (np.float32, np.float64) else a.astype(np.float64)
+        if a.dtype not in (np.float32, np.float64):
+            return a.astype(np.float64)
+        return a if _is_constant(a) else a.copy()
     except (TypeError, ValueError) as e:
         if isinstance(e, ProblemError):
             raise
         raise ProblemError(f"{name} is not a matrix of numbers: {e}") from None
+
+
+def _is_constant(a: Any) -> bool:
+    """Whether the array and all that it is a view of refuse writes."""
+    while isinstance(a, np.ndarray):
+        if a.flags.writeable:
+            return False
+        a = a.base
+    # other owners of memory (a bytes object, a file) may change it, bytes excepted
+    return a is None or isinstance(a, bytes)

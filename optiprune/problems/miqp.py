@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import as_binary
-from .boxqp import box_minimum
+from .boxqp import box_minimum, require_semidefinite
 from .errors import InfeasibleProblemError, ProblemError
-from .matrix import FactoredMatrix, FloatArray, Matrix, as_matrix, as_vector
+from .matrix import FactoredMatrix, FloatArray, Matrix, as_matrix, as_number, as_vector, frozen
 
 __all__ = ["MIQP"]
 
@@ -27,6 +27,7 @@ class MIQP:
     Parameters
     ----------
     H : (n, n) positive semidefinite array-like or `FactoredMatrix`
+        Copied, unless it is read-only throughout.
     b : (n,) array-like
     k : int
         Size of the support.
@@ -38,7 +39,8 @@ class MIQP:
     Raises
     ------
     ProblemError
-        On a wrong shape, an entry that is not finite, a negative M.
+        On a wrong shape, an entry that is not finite, a negative M, or an H with a negative
+        eigenvalue beyond rounding (then the weights of a support may be a saddle point).
     InfeasibleProblemError
         If k is negative or larger than n.
     """
@@ -66,22 +68,17 @@ class MIQP:
             raise ProblemError(f"M must be a number or have shape ({n},), got {M!r}") from None
         if np.isnan(bound).any() or (bound < 0).any():
             raise ProblemError("M must be non-negative (inf for no bound)")
-        try:
-            whole = int(k) == k
-        except (TypeError, ValueError, OverflowError):
-            whole = False
-        if not whole:
+        size = as_number("k", k)
+        if not size.is_integer():
             raise ProblemError(f"k must be an integer, got {k!r}")
-        if not 0 <= k <= n:
+        if not 0 <= size <= n:
             raise InfeasibleProblemError(f"k = {k} cannot be met with n = {n} variables")
-        if not np.isfinite(offset):
-            raise ProblemError(f"offset must be finite, got {offset!r}")
-        bound.flags.writeable = False
+        require_semidefinite(h)
         object.__setattr__(self, "H", h)
         object.__setattr__(self, "b", as_vector("b", b, n))
-        object.__setattr__(self, "k", int(k))
-        object.__setattr__(self, "M", bound)
-        object.__setattr__(self, "offset", float(offset))
+        object.__setattr__(self, "k", int(size))
+        object.__setattr__(self, "M", frozen(bound))
+        object.__setattr__(self, "offset", as_number("offset", offset))
 
     @property
     def n(self) -> int:

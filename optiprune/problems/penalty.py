@@ -13,7 +13,7 @@ from .binary import QUBO, BudgetQP, CardinalityQP
 from .bounds import energy_range, flip_bounds
 from .errors import InfeasibleProblemError, ProblemError
 from .integer_rows import integer_rows, slack_bits
-from .matrix import FactoredMatrix, Matrix
+from .matrix import FactoredMatrix, Matrix, as_number
 from .repair import repair
 
 __all__ = ["PenaltyForm", "to_penalty_qubo"]
@@ -136,8 +136,8 @@ def to_penalty_qubo(problem: Problem, penalty: float | None = None) -> PenaltyFo
             f"to_penalty_qubo takes QUBO, CardinalityQP and BudgetQP, not "
             f"{type(problem).__name__}{hint}"
         )
-    if penalty is not None and not (np.isfinite(penalty) and penalty > 0):
-        raise ProblemError(f"penalty must be positive and finite, got {penalty!r}")
+    if penalty is not None and not (penalty := as_number("penalty", penalty)) > 0:
+        raise ProblemError(f"penalty must be positive, got {penalty!r}")
     if isinstance(problem, QUBO):
         return PenaltyForm(problem, problem, np.zeros(0), ())
     if isinstance(problem, CardinalityQP):

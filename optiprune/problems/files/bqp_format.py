@@ -23,6 +23,7 @@ import numpy as np
 from optiprune.problems.base import Problem
 from optiprune.problems.binary import QUBO
 from optiprune.problems.errors import ProblemError
+from optiprune.problems.matrix import frozen
 
 from .atomic import replacing
 from .coordinates import read_entries
@@ -85,7 +86,7 @@ def read_bqp(
     q = np.zeros((n, n))
     q[row, col] = sign * value
     q[col, row] = q[row, col]
-    return QUBO(q)
+    return QUBO(frozen(q))
 
 
 def write_bqp(problem: Problem, path: str | os.PathLike[str], *, sense: Sense = "max") -> None:
@@ -105,7 +106,14 @@ def write_bqp(problem: Problem, path: str | os.PathLike[str], *, sense: Sense = 
             "QUBO without it"
         )
     q = np.triu(problem.dense(np.float64))
-    np.fill_diagonal(q, problem.diagonal() + problem.linear)
+    with np.errstate(over="ignore"):
+        np.fill_diagonal(q, problem.diagonal() + problem.linear)
+    if not np.isfinite(q.diagonal()).all():
+        i = int(np.flatnonzero(~np.isfinite(q.diagonal()))[0])
+        raise ProblemError(
+            f"Q[{i}, {i}] + linear[{i}] is too large for a number, and the bqp format has one "
+            "place for both; write .npz"
+        )
     row, col = np.nonzero(q)
     values = (sign * q[row, col]).tolist()
     with replacing(path) as temporary, open(temporary, "w", encoding="ascii") as f:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from optiprune.problems.base import Problem, QuadraticProblem
 from optiprune.problems.binary import QUBO, BudgetQP, CardinalityQP
 from optiprune.problems.errors import FileFormatError, ProblemError
-from optiprune.problems.matrix import FactoredMatrix, Matrix
+from optiprune.problems.matrix import FactoredMatrix, Matrix, frozen
 from optiprune.problems.miqp import MIQP
 
 from .atomic import replacing
@@ -206,7 +206,7 @@ def _read(path: Path, members: _Members, max_n: int) -> Problem:
         for i in range(n):
             dense[i, i:] = dense[i:, i] = triangle[at : at + n - i]
             at += n - i
-        matrix = dense
+        matrix = frozen(dense)
     else:
         if n > max_n:
             check_size(path, None, n, max_n)

@@ -17,6 +17,7 @@ import numpy as np
 
 from optiprune.problems.base import Problem
 from optiprune.problems.binary import QUBO
+from optiprune.problems.matrix import frozen
 from optiprune.problems.maxcut import maxcut_qubo, maxcut_weights
 
 from .atomic import replacing
@@ -45,7 +46,7 @@ def read_rudy(path: str | os.PathLike[str], *, max_n: int = MAX_N) -> QUBO:
     w = np.zeros((n, n))
     w[row, col] = value
     w[col, row] = value
-    return maxcut_qubo(w)
+    return maxcut_qubo(frozen(w))
 
 
 def write_rudy(problem: Problem, path: str | os.PathLike[str]) -> None:

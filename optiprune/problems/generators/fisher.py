@@ -11,9 +11,9 @@ import numpy as np
 
 from optiprune.problems.binary import CardinalityQP
 from optiprune.problems.errors import ProblemError
-from optiprune.problems.matrix import FactoredMatrix
+from optiprune.problems.matrix import FactoredMatrix, as_number
 
-from .seeding import Seed, generator, positive
+from .seeding import Seed, generator, positive, share
 
 __all__ = ["fisher_problem"]
 
@@ -48,10 +48,9 @@ def fisher_problem(
     if not 0 <= positive("k", k, 0) <= n:
         raise ProblemError(f"k must lie between 0 and {n}, got {k}")
     count = positive("samples", max(1, n // 2) if samples is None else samples)
-    if not 0 <= correlation <= 1 or not ridge >= 0:
-        raise ProblemError(
-            f"correlation must lie in [0, 1] and ridge be >= 0, got {correlation!r}, {ridge!r}"
-        )
+    correlation, gradient = share("correlation", correlation), as_number("gradient", gradient)
+    if (ridge := as_number("ridge", ridge)) < 0:
+        raise ProblemError(f"ridge must be >= 0, got {ridge!r}")
     rng = generator(seed)
     n_factors = max(1, n // 8)
     loadings = rng.normal(size=(n_factors, n)) / np.sqrt(n_factors)

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from optiprune.problems.binary import CardinalityQP
 from optiprune.problems.errors import ProblemError
-from optiprune.problems.matrix import FactoredMatrix
+from optiprune.problems.matrix import FactoredMatrix, as_number
 from optiprune.problems.miqp import MIQP
 
-from .seeding import Seed, generator, positive
+from .seeding import Seed, generator, positive, share
 
 __all__ = ["layer_miqp", "layer_nm_problem", "layer_problem"]
 
@@ -89,7 +89,7 @@ def layer_miqp(
     ``bound`` times the largest |w| bounds each weight (M); inf for no bound. The other arguments,
     X and w are those of `layer_problem`: at the same seed, its energy of a mask is never lower.
     """
-    if not bound > 0:
+    if bound != np.inf and not as_number("bound", bound) > 0:
         raise ProblemError(f"bound must be positive, got {bound!r}")
     X, w = _activations(n, samples, correlation, outliers, seed)
     n_samples = len(X)
@@ -122,9 +122,7 @@ def _activations(
     """X (N, n) and w (n,)."""
     positive("n", n)
     count = positive("samples", 4 * n if samples is None else samples)
-    for name, value in (("correlation", correlation), ("outliers", outliers)):
-        if not 0 <= value <= 1:
-            raise ProblemError(f"{name} must lie between 0 and 1, got {value!r}")
+    correlation, outliers = share("correlation", correlation), share("outliers", outliers)
     rng = generator(seed)
     n_factors = max(1, n // 8)
     loadings = rng.normal(size=(n_factors, n)) / np.sqrt(n_factors)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from optiprune.problems.binary import QUBO
 from optiprune.problems.errors import ProblemError
+from optiprune.problems.matrix import as_number, frozen
 
 from .seeding import positive
 
@@ -103,7 +104,7 @@ def palubeckis(n: int, density: int, seed: int) -> QUBO:
     the value of the maximisation.
     """
     positive("n", n)
-    if not 0 <= density <= 100:
+    if not 0 <= as_number("density", density) <= 100:
         raise ProblemError(f"density is a percentage between 0 and 100, got {density!r}")
     if positive("seed", seed) >= _MODULUS:
         raise ProblemError(f"seed must be below {_MODULUS}, got {seed!r}")
@@ -126,7 +127,7 @@ def palubeckis(n: int, density: int, seed: int) -> QUBO:
             state = int(draws[0])
     upper = np.triu(q, 1)
     q += upper.T
-    return QUBO(q)
+    return QUBO(frozen(q))
 
 
 def _powers(count: int) -> npt.NDArray[np.int64]:

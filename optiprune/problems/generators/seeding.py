@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from optiprune.problems.errors import ProblemError
+from optiprune.problems.matrix import as_number
 
-__all__ = ["Seed", "generator", "positive"]
+__all__ = ["Seed", "generator", "positive", "share"]
 
 Seed = int | np.random.SeedSequence
 
@@ -25,3 +26,11 @@ def positive(name: str, value: int, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ProblemError(f"{name} must be an integer >= {least}, got {value!r}")
     return int(value)
+
+
+def share(name: str, value: float) -> float:
+    """Require a number in [0, 1]. Raises `ProblemError`."""
+    number = as_number(name, value)
+    if not 0 <= number <= 1:
+        raise ProblemError(f"{name} must lie between 0 and 1, got {value!r}")
+    return number
