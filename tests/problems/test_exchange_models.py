@@ -6,6 +6,7 @@ import pyomo.environ as pyo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyomo import gdp
 
 from optiprune.problems import (
     MIQP,
@@ -183,6 +184,19 @@ def test_a_foreign_pyomo_model():
     assert p.violation([1, 0]) == 0
 
 
+def add_logic(m):
+    m.y = pyo.BooleanVar([0, 1])
+    m.y[0].associate_binary_var(m.a)
+    m.y[1].associate_binary_var(m.b)
+    m.l = pyo.LogicalConstraint(expr=pyo.lnot(pyo.land(m.y[0], m.y[1])))
+
+
+def foreign():
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(domain=pyo.Binary)
+    return m
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -191,13 +205,25 @@ def test_a_foreign_pyomo_model():
         (lambda m: m.o.deactivate(), "it has 0"),
         (lambda m: setattr(m, "c", pyo.Constraint(expr=m.a * m.b <= 0)), "c is not linear"),
         (lambda m: m.o.set_value(m.a * m.b * m.a * m.b), "degree <= 2"),
+        (lambda m: setattr(m, "s", pyo.SOSConstraint(var=m.z, sos=1)), "s is a SOSConstraint"),
+        (add_logic, "l is a LogicalConstraint"),
+        (lambda m: setattr(m, "d", gdp.Disjunct()), "d is a Disjunct"),
+        (lambda m: m.a.setub(0), r"bounds are \(0, 0\)"),
+        (lambda m: m.a.setlb(1), r"bounds are \(1, 1\)"),
+        (lambda m: m.k.deactivate(), r"k\.x belongs to a deactivated block"),
+        (lambda m: setattr(m, "c", pyo.Constraint(expr=foreign().x <= m.a)), "another model"),
+        (lambda m: m.a.fix(None), "a is fixed, but has no value"),
     ],
 )
 def test_pyomo_models_that_are_refused(change, message):
     m = pyo.ConcreteModel()
     m.a = pyo.Var(domain=pyo.Binary)
     m.b = pyo.Var(domain=pyo.Binary)
-    m.o = pyo.Objective(expr=m.a + m.b)
+    m.k = pyo.Block()
+    m.k.x = pyo.Var(domain=pyo.Binary)
+    m.z = pyo.Var([0, 1], domain=pyo.Binary)
+    m.o = pyo.Objective(expr=m.a + m.b + m.k.x)
+    assert from_pyomo(m).n == 5
     change(m)
     with pytest.raises(ProblemError, match=message):
         from_pyomo(m)
@@ -208,3 +234,22 @@ def test_linearised_models_are_not_read_back():
         from_pyomo(to_pyomo(QUBO([[0, 1], [1, 0]]), linearised=True))
     with pytest.raises(ProblemError, match="linearised=False"):
         to_pyomo(small_miqp(), linearised=True)
+
+
+def test_inactive_components_and_suffixes_do_not_matter():
+    m = pyo.ConcreteModel()
+    m.a = pyo.Var([0, 1], domain=pyo.Binary)
+    m.o = pyo.Objective(expr=m.a[0] - m.a[1])
+    m.s = pyo.SOSConstraint(var=m.a, sos=1)
+    m.s.deactivate()
+    m.t = pyo.SOSConstraint([1], var=m.a, sos=1, index={1: [0, 1]})
+    m.t[1].deactivate()
+    m.dual = pyo.Suffix(direction=pyo.Suffix.IMPORT)
+    m.e = pyo.Expression(expr=m.a[0])
+    m.k = pyo.Block()
+    m.k.s = pyo.SOSConstraint(var=m.a, sos=1)
+    m.k.deactivate()
+    assert isinstance(from_pyomo(m), QUBO)
+    m.k.activate()
+    with pytest.raises(ProblemError, match=r"k\.s is a SOSConstraint"):
+        from_pyomo(m)

@@ -84,24 +84,28 @@ def from_pyomo(model: Any) -> QUBO | CardinalityQP | BudgetQP:
     Raises
     ------
     ProblemError
-        On a continuous variable (a relaxation, an MIQP or a linearised model), a higher degree, a
-        nonlinear constraint, or not exactly one objective.
+        On a continuous variable (a relaxation, an MIQP or a linearised model), bounds other than
+        [0, 1], a higher degree, a nonlinear constraint, any other active component that restricts
+        the model (SOS and logical constraints, disjunctions ...), a variable of a deactivated block
+        or of another model, or not exactly one objective.
     """
     import pyomo.environ as pyo
     from pyomo.repn import generate_standard_repn
 
-    variables = [
-        v
-        for v in model.component_data_objects(pyo.Var, active=True, descend_into=True)
-        if not v.fixed
-    ]
-    for v in variables:
-        if not (v.is_binary() or (v.is_integer() and v.bounds == (0, 1))):
-            raise ProblemError(
-                f"variable {v.name} is not binary; only binary quadratic models can be read"
-            )
+    _refuse_other_components(model)
+    variables = _free_binaries(model)
     at = {id(v): i for i, v in enumerate(variables)}
     n = len(variables)
+
+    def index(v: Any) -> int:
+        i = at.get(id(v))
+        if i is None:
+            raise ProblemError(
+                f"variable {v.name} belongs to a deactivated block or to another model; fix it, or "
+                "activate its block"
+            )
+        return i
+
     objectives = list(model.component_data_objects(pyo.Objective, active=True))
     if len(objectives) != 1:
         raise ProblemError(f"the model must have one active objective, it has {len(objectives)}")
@@ -111,9 +115,9 @@ def from_pyomo(model: Any) -> QUBO | CardinalityQP | BudgetQP:
     sign = 1.0 if objectives[0].sense == pyo.minimize else -1.0
     linear, q = np.zeros(n), np.zeros((n, n))
     for coefficient, v in zip(repn.linear_coefs, repn.linear_vars, strict=True):
-        linear[at[id(v)]] += sign * coefficient
+        linear[index(v)] += sign * coefficient
     for coefficient, (u, v) in zip(repn.quadratic_coefs, repn.quadratic_vars, strict=True):
-        q[at[id(u)], at[id(v)]] += sign * coefficient
+        q[index(u), index(v)] += sign * coefficient
     rows, lower, upper = [], [], []
     for c in model.component_data_objects(pyo.Constraint, active=True, descend_into=True):
         body = generate_standard_repn(c.body, quadratic=False)
@@ -121,7 +125,7 @@ def from_pyomo(model: Any) -> QUBO | CardinalityQP | BudgetQP:
             raise ProblemError(f"constraint {c.name} is not linear")
         a = np.zeros(n)
         for coefficient, v in zip(body.linear_coefs, body.linear_vars, strict=True):
-            a[at[id(v)]] += coefficient
+            a[index(v)] += coefficient
         shift = float(body.constant)
         low, high = pyo.value(c.lower), pyo.value(c.upper)
         rows.append(a)
@@ -132,6 +136,47 @@ def from_pyomo(model: Any) -> QUBO | CardinalityQP | BudgetQP:
     return from_rows(
         q, linear, offset, A, np.array(lower, dtype=float), np.array(upper, dtype=float)
     )
+
+
+def _refuse_other_components(model: Any) -> None:
+    """Only what `from_pyomo` reads may be active: the rest would be dropped without a word."""
+    import pyomo.environ as pyo
+    from pyomo.core.base.component import ActiveComponent
+
+    known = (pyo.Block, pyo.Var, pyo.Objective, pyo.Constraint, pyo.Suffix)
+    for c in model.component_objects(active=True, descend_into=True):
+        members = c.values() if c.is_indexed() else [c]
+        if (
+            isinstance(c, ActiveComponent)
+            and c.ctype not in known
+            and any(member.active for member in members)
+        ):
+            raise ProblemError(
+                f"{c.name} is a {c.ctype.__name__}, which cannot be read; write it as linear "
+                "constraints, or deactivate it"
+            )
+
+
+def _free_binaries(model: Any) -> list[Any]:
+    import pyomo.environ as pyo
+
+    variables = []
+    for v in model.component_data_objects(pyo.Var, active=True, descend_into=True):
+        if v.fixed:
+            if v.value is None:
+                raise ProblemError(f"variable {v.name} is fixed, but has no value")
+            continue
+        if not v.is_integer() and not v.is_binary():
+            raise ProblemError(
+                f"variable {v.name} is not binary; only binary quadratic models can be read"
+            )
+        if v.bounds != (0, 1):
+            raise ProblemError(
+                f"variable {v.name} is not binary: its bounds are {v.bounds}; use [0, 1], and "
+                "fix() for one that cannot move"
+            )
+        variables.append(v)
+    return variables
 
 
 def _linear(c: npt.ArrayLike, variables: list[Any], constant: float = 0.0) -> Any:
