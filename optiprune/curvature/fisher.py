@@ -1,107 +1,32 @@
-"""Gradients of every sample, kept as activations and output gradients, gathered where asked.
+"""The loss over calibration data, its gradient, and the gradients of single samples.
 
-For a linear layer the gradient of sample n with respect to weight (r, c) is
-``sum_t delta[n, t, r] a[n, t, c]`` (t runs over tokens or positions), so that the per-sample
-gradients of a batch of weights cost O(N T b) and no per-sample gradient of a layer is ever formed.
-A convolution is the same with shifted views of its padded input.
+The data go through the model in chunks. Each chunk counts by the number of terms in its loss, so
+that the results are those of one call over all data, whatever the chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from .data import CalibrationError, CalibrationSet
+from .capture import CallKey
+from .data import Batch, CalibrationError, CalibrationSet
 from .layers import PrunableLayer
-from .losses import LossFunction, logits_of, sampled_label_loss
+from .losses import LossFunction, logits_of, loss_terms, sampled_label_loss
 from .runner import run_model, untouched
+from .sample_axis import AxisFinder, as_batch
+from .sample_gradients import Call, SampleGradients, gather_calls
 
-__all__ = ["SampleGradients", "linearise_loss", "mean_loss"]
+__all__ = ["SampleGradients", "linearise_loss", "mean_gradients", "mean_loss"]
 
-
-@dataclass(slots=True)
-class _Use:
-    """One call of one module for one chunk: what its weight gradient is made of."""
-
-    module: nn.Module
-    inputs: Tensor
-    grads: Tensor
-
-
-class SampleGradients:
-    """Per-sample gradients of the loss at one point, for all layers, from one backward pass.
-
-    Attributes
-    ----------
-    n : number of samples N
-    loss : mean loss at this point, float
-    mean : layer name -> mean gradient, float32, shape (rows, cols)
-    """
-
-    def __init__(self, layers: Sequence[PrunableLayer]) -> None:
-        self.layers = {layer.name: layer for layer in layers}
-        self.n = 0
-        self.loss = 0.0
-        self.mean: dict[str, Tensor] = {}
-        self._chunks: list[dict[str, list[_Use]]] = []
-        self._sizes: list[int] = []
-
-    def diagonal(self, name: str) -> Tensor:
-        """``E[g^2]`` of every weight of a layer, float32, shape (rows, cols)."""
-        layer = self.layers[name]
-        device = self.mean[name].device
-        total = torch.zeros(layer.rows, layer.cols, device=device)
-        for uses, size in zip(self._chunks, self._sizes, strict=True):
-            parts = uses.get(name, [])
-            flat = len(parts) == 1 and isinstance(parts[0].module, nn.Linear)
-            if flat and _tokens(parts[0].grads, size).shape[1] == 1:
-                d = parts[0].grads.reshape(size, -1)
-                a = parts[0].inputs.reshape(size, -1)
-                total += (d * d).T @ (a * a)
-                continue
-            # several positions a sample: form the gradients of a few samples at a time
-            step = max(1, 2**24 // max(1, layer.numel))
-            for i in range(0, size, step):
-                g = torch.zeros(min(step, size - i), layer.rows, layer.cols, device=device)
-                for use in parts:
-                    g += _dense_gradients(use, size, slice(i, i + step), layer)
-                total += (g * g).sum(0)
-        return total / self.n
-
-    def gather(self, name: str, index: Tensor) -> Tensor:
-        """Per-sample gradients of chosen weights.
-
-        Parameters
-        ----------
-        name : layer name
-        index : int64, shape (b,): flat positions ``row * cols + col``
-
-        Returns
-        -------
-        Tensor, float32, shape (N, b)
-        """
-        layer = self.layers[name]
-        rows, cols = index // layer.cols, index % layer.cols
-        out = torch.zeros(self.n, index.numel(), device=index.device)
-        start = 0
-        for uses, size in zip(self._chunks, self._sizes, strict=True):
-            for use in uses.get(name, []):
-                if isinstance(use.module, nn.Conv2d):
-                    out[start : start + size] += _gather_conv(use, layer, rows, cols)
-                else:
-                    d, a = _tokens(use.grads, size), _tokens(use.inputs, size)
-                    step = max(1, 2**24 // (size * d.shape[1]))
-                    for i in range(0, index.numel(), step):
-                        s = slice(i, i + step)
-                        out[start : start + size, s] += (d[:, :, rows[s]] * a[:, :, cols[s]]).sum(1)
-            start += size
-        return out
+# weights of a layer whose per-sample gradients are summed up as a check
+_CHECKED = 32
 
 
 def linearise_loss(
@@ -115,87 +40,77 @@ def linearise_loss(
     sampled_labels: int | None = None,
     chunk: int = 256,
 ) -> SampleGradients:
-    """One forward and backward pass over ``data`` at the given weights.
+    """One forward and backward pass over ``data``, with the gradient of every sample.
 
     Parameters
     ----------
     weights : parameter name -> tensor of the parameter's shape; the point of linearisation
-    loss : (outputs, targets) -> mean over the samples
+    loss : (outputs, targets) -> mean, as described at `losses.loss_terms`
     dense_targets : weights of the dense model whose outputs replace the targets (KL), or None
     sampled_labels : seed for labels drawn from the model's outputs (true Fisher, for the losses of
-        `has_true_fisher`), or None
+        `has_true_fisher`), or None. ``G'G / N`` of the gradients G is then the estimate of the
+        curvature; their mean is that of no loss and of no use.
     chunk : samples sent through the model at once
 
     Raises
     ------
     CalibrationError
-        The loss or a gradient is NaN or infinite, or a layer took no part in the forward pass.
+        The loss or a gradient is NaN or infinite; no label counts; a layer took no part in the
+        loss, uses its weight otherwise than by calling the module, or has an input in which the
+        samples cannot be told apart.
     """
     out = SampleGradients(layers)
-    by_module = {id(m): layer.name for layer in layers for m in layer.modules}
-    leaves = {k: v.detach().clone().requires_grad_(True) for k, v in weights.items()}
-    generator = torch.Generator().manual_seed(sampled_labels or 0)
-    calls: dict[str, list[_Use]] = {}
-    open_uses: list[tuple[nn.Module, str, Tensor, Tensor]] = []
-
-    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        x = args[0] if args else kwargs["input"]
-        open_uses.append((module, by_module[id(module)], x.detach(), output))
-
-    total = 0.0
-    sums: dict[str, Tensor] = {}
-    with untouched(model), torch.enable_grad():
-        handles = [
-            m.register_forward_hook(hook, with_kwargs=True)
-            for layer in layers
-            for m in layer.modules
-        ]
-        try:
-            for batch in data.batches(chunk):
-                targets = batch.targets
-                if dense_targets is not None:
-                    with torch.no_grad():
-                        targets = logits_of(run_model(model, dense_targets, batch.inputs))
-                open_uses.clear()
-                output = run_model(model, leaves, batch.inputs)
-                if sampled_labels is not None:
-                    value = sampled_label_loss(output, loss, batch.n, generator)
-                else:
-                    value = loss(output, targets)
-                _require_finite_loss(value)
-                outputs = [o for _, _, _, o in open_uses]
-                params = [leaves[layer.parameter] for layer in layers]
-                grads = torch.autograd.grad(value, [*params, *outputs], allow_unused=True)
-                for layer, g in zip(layers, grads[: len(params)], strict=True):
-                    if g is not None:
-                        flat = g.reshape(layer.rows, layer.cols).float() * batch.n
-                        sums[layer.name] = sums[layer.name] + flat if layer.name in sums else flat
-                calls = {}
-                for (module, name, x, _), d in zip(open_uses, grads[len(params) :], strict=True):
-                    if d is not None:
-                        # the loss is a mean over the batch: undo it, to have each sample's own
-                        use = _Use(module, x.float(), d.float() * batch.n)
-                        calls.setdefault(name, []).append(use)
-                out._chunks.append(calls)
-                out._sizes.append(batch.n)
-                out.n += batch.n
-                total += float(value.detach()) * batch.n
-        finally:
-            for h in handles:
-                h.remove()
-    out.loss = total / out.n
-    for layer in layers:
-        if layer.name not in sums:
-            raise CalibrationError(
-                f"layer '{layer.name}' took no part in the loss on the calibration data; exclude it"
-            )
-        g = sums[layer.name] / out.n
-        if not bool(torch.isfinite(g).all()):
-            raise CalibrationError(
-                f"the gradient of layer '{layer.name}' holds NaN or infinite values"
-            )
-        out.mean[layer.name] = g
+    leaves = _leaves(weights)
+    generator = None if sampled_labels is None else torch.Generator().manual_seed(sampled_labels)
+    sums = _GradientSums(layers)
+    axes = AxisFinder(model, layers, leaves)
+    total, terms = 0.0, 0
+    with untouched(model), torch.enable_grad(), _Recorder(layers) as recorder:
+        for c in _chunks(model, leaves, data, loss, dense_targets, chunk, generator):
+            uses = recorder.take()
+            calls: dict[str, list[Call]] = {}
+            if c.terms:
+                wanted = [*sums.edges(leaves), *(use.output for use in uses)]
+                grads = _gradients(c.value, wanted)
+                calls = _calls(uses, grads[len(layers) :], axes, c)
+                recorder.take()  # finding the axes may have run the model
+                _check_sums(layers, calls, grads[: len(layers)], c, known=sums.by_layer)
+                sums.add(grads[: len(layers)], c.terms)
+                total += float(c.value.detach()) * c.terms
+                terms += c.terms
+            out.add(c.batch.n, calls)
+    out.mean = sums.finish(terms)
+    out.loss = total / terms
+    # a call has the gradient of the sum over the terms of its chunk: the loss is the mean over all
+    # terms, and what is squared and averaged over the samples is a covariance for sampled labels
+    share = out.n / terms
+    out.scale = share if generator is None else share**0.5
     return out
+
+
+def mean_gradients(
+    model: nn.Module,
+    layers: Sequence[PrunableLayer],
+    weights: Mapping[str, Tensor],
+    data: CalibrationSet,
+    loss: LossFunction,
+    *,
+    dense_targets: Mapping[str, Tensor] | None = None,
+    chunk: int = 256,
+) -> dict[str, Tensor]:
+    """Gradient of the loss over ``data`` alone: layer name -> float32, shape (rows, cols).
+
+    Parameters and errors as for `linearise_loss`; nothing is kept of a chunk once it is done.
+    """
+    leaves = _leaves(weights)
+    sums = _GradientSums(layers)
+    terms = 0
+    with untouched(model), torch.enable_grad():
+        for c in _chunks(model, leaves, data, loss, dense_targets, chunk):
+            if c.terms:
+                sums.add(_gradients(c.value, sums.edges(leaves)), c.terms)
+                terms += c.terms
+    return sums.finish(terms)
 
 
 @torch.no_grad()
@@ -210,19 +125,209 @@ def mean_loss(
 ) -> float:
     """Mean loss over ``data`` at the given weights, accumulated in float64.
 
-    Raises `CalibrationError` if it is NaN or infinite.
+    Raises `CalibrationError` if it is NaN or infinite, or if no label counts.
     """
-    total, n = 0.0, 0
+    total, terms = 0.0, 0
     with untouched(model):
-        for batch in data.batches(chunk):
-            targets = batch.targets
-            if dense_targets is not None:
+        for c in _chunks(model, weights, data, loss, dense_targets, chunk):
+            if c.terms:
+                total += float(c.value) * c.terms
+                terms += c.terms
+    _require_terms(terms)
+    return total / terms
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A batch after the model: ``value`` is the mean loss over ``terms``, if there are any."""
+
+    batch: Batch
+    value: Tensor
+    terms: int
+
+
+def _chunks(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    data: CalibrationSet,
+    loss: LossFunction,
+    dense_targets: Mapping[str, Tensor] | None,
+    size: int,
+    generator: torch.Generator | None = None,
+) -> Iterator[_Chunk]:
+    for batch in data.batches(size):
+        targets = batch.targets
+        if dense_targets is not None:
+            with torch.no_grad():
                 targets = logits_of(run_model(model, dense_targets, batch.inputs))
-            value = loss(run_model(model, weights, batch.inputs), targets)
+        output = run_model(model, weights, batch.inputs)
+        if generator is not None:
+            value = sampled_label_loss(output, targets, loss, generator)
+        else:
+            value = loss(output, targets)
+        terms = loss_terms(loss, output, targets, batch.n)
+        if terms:
             _require_finite_loss(value)
-            total += float(value) * batch.n
-            n += batch.n
-    return total / n
+        yield _Chunk(batch, value, terms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """One recorded call: its input, and where the gradient of its output arrives."""
+
+    key: CallKey
+    layer: str
+    module: nn.Module
+    inputs: Tensor
+    output: GradientEdge
+
+
+class _Recorder:
+    """While entered, notes the calls of the layers' modules that the loss may depend on."""
+
+    def __init__(self, layers: Sequence[PrunableLayer]) -> None:
+        self._layers = layers
+        self._uses: list[_Use] = []
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> _Recorder:
+        for layer in self._layers:
+            for name, module in zip(layer.module_names, layer.modules, strict=True):
+                hook = self._hook(layer.name, name)
+                self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def take(self) -> list[_Use]:
+        """The calls since the last time."""
+        uses, self._uses = self._uses, []
+        return uses
+
+    def _hook(self, layer: str, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            x = args[0] if args else kwargs.get("input")
+            if not isinstance(output, Tensor) or not output.requires_grad or x.numel() == 0:
+                return output
+            if output._is_view():
+                # in-place operations on a view rewrite the graph behind it: its edge would be cut
+                output = output.clone()
+            nth = sum(use.key[0] == name for use in self._uses)
+            # the edge, not the tensor: an in-place operation makes the tensor stand for its result
+            edge = get_gradient_edge(output)
+            self._uses.append(_Use((name, nth), layer, module, x.detach(), edge))
+            return output
+
+        return hook
+
+
+class _GradientSums:
+    """Sums of the layers' gradients over chunks, each weighted by its number of terms."""
+
+    def __init__(self, layers: Sequence[PrunableLayer]) -> None:
+        self._layers = layers
+        self.by_layer: dict[str, Tensor] = {}
+
+    def edges(self, leaves: Mapping[str, Tensor]) -> list[GradientEdge]:
+        """Where the gradients of the layers' weights arrive, one a layer."""
+        return [get_gradient_edge(leaves[layer.parameter]) for layer in self._layers]
+
+    def add(self, grads: Sequence[Tensor | None], terms: int) -> None:
+        for layer, g in zip(self._layers, grads, strict=True):
+            if g is None:
+                continue
+            flat = g.reshape(layer.rows, layer.cols).float()
+            if layer.name in self.by_layer:
+                self.by_layer[layer.name].add_(flat, alpha=terms)
+            else:
+                self.by_layer[layer.name] = flat * terms
+
+    def finish(self, terms: int) -> dict[str, Tensor]:
+        """Layer name -> gradient of the mean over all terms."""
+        _require_terms(terms)
+        for layer in self._layers:
+            if layer.name not in self.by_layer:
+                raise CalibrationError(
+                    f"layer '{layer.name}' took no part in the loss on the calibration data; "
+                    "exclude it"
+                )
+            mean = self.by_layer[layer.name].div_(terms)
+            if not bool(torch.isfinite(mean).all()):
+                raise CalibrationError(
+                    f"the gradient of layer '{layer.name}' holds NaN or infinite values"
+                )
+        return self.by_layer
+
+
+def _leaves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().clone().requires_grad_(True) for k, v in weights.items()}
+
+
+def _gradients(value: Tensor, wanted: Sequence[GradientEdge]) -> tuple[Tensor | None, ...]:
+    if not value.requires_grad:
+        raise CalibrationError("the loss does not depend on the weights of any layer")
+    return torch.autograd.grad(value, wanted, allow_unused=True)
+
+
+def _calls(
+    uses: Sequence[_Use], grads: Sequence[Tensor | None], axes: AxisFinder, chunk: _Chunk
+) -> dict[str, list[Call]]:
+    """Layer name -> its calls, parted by sample, with the gradient of the sum over the terms."""
+    n = chunk.batch.n
+    taken = [(use, d) for use, d in zip(uses, grads, strict=True) if d is not None]
+    inputs = {use.key: (use.module, as_batch(use.module, use.inputs)) for use, _ in taken}
+    found = axes.axes(chunk.batch, inputs)
+    calls: dict[str, list[Call]] = {}
+    for use, d in taken:
+        axis = found[use.key]
+        x = axis.split(inputs[use.key][1], n).float()
+        d = axis.split(as_batch(use.module, d), n).float() * chunk.terms
+        if isinstance(use.module, nn.Conv2d):
+            call = Call(use.module, x.flatten(0, 1), d.flatten(0, 1))
+        else:
+            call = Call(use.module, x.reshape(n, -1, x.shape[-1]), d.reshape(n, -1, d.shape[-1]))
+        calls.setdefault(use.layer, []).append(call)
+    return calls
+
+
+def _check_sums(
+    layers: Sequence[PrunableLayer],
+    calls: Mapping[str, Sequence[Call]],
+    grads: Sequence[Tensor | None],
+    chunk: _Chunk,
+    *,
+    known: Mapping[str, Tensor],
+) -> None:
+    """Where a layer has its first gradient: the samples' gradients must sum up to it.
+
+    They do not where the model uses the weight past the module, or where a subclass or a hook makes
+    more of the output than the product with the weight.
+    """
+    for layer, g in zip(layers, grads, strict=True):
+        if g is None or layer.name in known:
+            continue
+        at = torch.linspace(0, layer.numel - 1, min(_CHECKED, layer.numel), dtype=torch.float64)
+        index = at.long().to(g.device)
+        samples = torch.zeros(chunk.batch.n, index.numel(), device=g.device)
+        mine = calls.get(layer.name, [])
+        gather_calls(mine, layer, index, samples)
+        off = (samples.sum(0) - g.reshape(-1)[index].float() * chunk.terms).abs().sum()
+        # rounding grows with the terms that cancel in the sum
+        eps = max(torch.finfo(g.dtype).eps, torch.finfo(torch.float32).eps)
+        bound = 10 * eps**0.5 * float(samples.abs().sum())
+        if float(off) > bound if mine else bool(g.any()):
+            raise CalibrationError(
+                f"layer '{layer.name}': the gradients of single samples do not sum up to that of "
+                "the loss; the model uses its weight without calling the module (as "
+                "nn.MultiheadAttention does), or its output is changed by a hook; exclude it"
+            )
+
+
+def _require_terms(terms: int) -> None:
+    if terms == 0:
+        raise CalibrationError("no label of the calibration data counts: all are -100 (ignored)")
 
 
 def _require_finite_loss(value: Tensor) -> None:
@@ -236,68 +341,6 @@ def _require_finite_loss(value: Tensor) -> None:
             f"the loss is {float(value)} on the calibration data: activations overflow or the data "
             "hold bad values"
         )
-
-
-def _tokens(t: Tensor, size: int) -> Tensor:
-    """(N, ..., f) -> (N, T, f); a layer fed with samples and tokens already merged is parted."""
-    return t.reshape(size, -1, t.shape[-1])
-
-
-def _conv_geometry(m: nn.Conv2d, x: Tensor) -> Tensor:
-    """The input, zero-padded as the convolution pads it."""
-    if isinstance(m.padding, str):
-        if m.padding == "valid":
-            return x
-        pads: list[int] = []
-        for k, d in zip(reversed(m.kernel_size), reversed(m.dilation), strict=True):
-            whole = d * (k - 1)
-            pads += [whole // 2, whole - whole // 2]
-        return F.pad(x, pads)
-    ph, pw = m.padding
-    return F.pad(x, (pw, pw, ph, ph))
-
-
-def _gather_conv(use: _Use, layer: PrunableLayer, rows: Tensor, cols: Tensor) -> Tensor:
-    m = use.module
-    assert isinstance(m, nn.Conv2d)
-    x = use.inputs if use.inputs.ndim == 4 else use.inputs[None]
-    d = use.grads if use.grads.ndim == 4 else use.grads[None]
-    x = _conv_geometry(m, x)
-    n, _, height, width = d.shape
-    kh, kw = m.kernel_size
-    per_group = m.in_channels // m.groups
-    channel = cols // (kh * kw) + (rows // (layer.rows // m.groups)) * per_group
-    tap = cols % (kh * kw)
-    out = torch.zeros(n, rows.numel(), device=d.device)
-    for t in torch.unique(tap).tolist():
-        where = (tap == t).nonzero()[:, 0]
-        top, left = (t // kw) * m.dilation[0], (t % kw) * m.dilation[1]
-        view = x[
-            :,
-            :,
-            top : top + (height - 1) * m.stride[0] + 1 : m.stride[0],
-            left : left + (width - 1) * m.stride[1] + 1 : m.stride[1],
-        ]
-        step = max(1, 2**24 // (n * height * width))
-        for i in range(0, where.numel(), step):
-            s = where[i : i + step]
-            out[:, s] = (d[:, rows[s]] * view[:, channel[s]]).sum((2, 3))
-    return out
-
-
-def _dense_gradients(use: _Use, size: int, part: slice, layer: PrunableLayer) -> Tensor:
-    """Per-sample gradients of a whole layer for a few samples, shape (n, rows, cols)."""
-    m = use.module
-    if isinstance(m, nn.Conv2d):
-        x = _conv_geometry(m, use.inputs[part])
-        d = use.grads[part]
-        patches = F.unfold(x, m.kernel_size, dilation=m.dilation, stride=m.stride)
-        n = x.shape[0]
-        a = patches.reshape(n, m.groups, layer.cols, -1)
-        dd = d.reshape(n, m.groups, layer.rows // m.groups, -1)
-        return torch.einsum("ngrl,ngcl->ngrc", dd, a).reshape(n, layer.rows, layer.cols)
-    d, a = _tokens(use.grads, size)[part], _tokens(use.inputs, size)[part]
-    return torch.einsum("ntr,ntc->nrc", d, a)
 
 
 def sample_seed(seed: np.random.SeedSequence) -> int:

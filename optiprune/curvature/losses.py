@@ -1,4 +1,4 @@
-"""The loss whose change is predicted: a mean over the samples of a batch."""
+"""The loss whose change is predicted: a mean over the terms (samples, labels, ...) of a batch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ __all__ = [
     "LossName",
     "has_true_fisher",
     "logits_of",
+    "loss_terms",
     "resolve_loss",
     "sampled_label_loss",
 ]
+
+IGNORED = -100
+"""Class label that does not count, as in torch."""
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 """(outputs, targets) -> scalar, the mean over the samples of the batch."""
@@ -42,17 +46,51 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
+def _class_axis(logits: Tensor, targets: Tensor | None) -> int:
+    """The dimension of the classes, told from the shape of the targets (none: the last)."""
+    last = logits.ndim - 1
+    if targets is None:
+        return last
+    if targets.is_floating_point() and targets.shape == logits.shape:
+        return min(1, last)
+    found = {a for a in (min(1, last), last) if _without(logits, a) == targets.shape}
+    if len(found) != 1:
+        why = "the classes may be dimension 1 or the last" if found else "these do not fit"
+        raise CalibrationError(
+            f"cross-entropy of outputs of shape {tuple(logits.shape)} with targets of shape "
+            f"{tuple(targets.shape)}: {why}; give a loss callable(outputs, targets)"
+        )
+    return found.pop()
+
+
+def _without(logits: Tensor, axis: int) -> torch.Size:
+    return logits.shape[:axis] + logits.shape[axis + 1 :]
+
+
 def cross_entropy(output: Any, targets: Tensor) -> Tensor:
-    """Cross-entropy over the last dimension; targets of any leading shape, -100 ignored."""
+    """Mean cross-entropy over all labels but those of -100; NaN if there is no other.
+
+    Logits (N, ..., C) as of a language model or (N, C, ...) as of a segmentation, with integer
+    targets (N, ...); or probabilities in the shape of the logits (N, C, ...).
+
+    Raises `CalibrationError` if the shapes fit neither form, or both.
+    """
     logits = logits_of(output)
-    if logits.shape[:-1] != targets.shape:
-        # segmentation layout (N, C, ...) of torch
-        return F.cross_entropy(logits, targets)
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+    if _class_axis(logits, targets) == 1:
+        return F.cross_entropy(logits, targets, ignore_index=IGNORED)
+    flat = logits.reshape(-1, logits.shape[-1])
+    return F.cross_entropy(flat, targets.reshape(-1), ignore_index=IGNORED)
 
 
 def mean_squared(output: Any, targets: Tensor) -> Tensor:
-    return F.mse_loss(logits_of(output), targets)
+    """Mean squared error over all elements. Raises `CalibrationError` on unequal shapes."""
+    prediction = logits_of(output)
+    if prediction.shape != targets.shape:
+        raise CalibrationError(
+            f"squared error of outputs of shape {tuple(prediction.shape)} with targets of shape "
+            f"{tuple(targets.shape)}; they must be equal"
+        )
+    return F.mse_loss(prediction, targets)
 
 
 def divergence(output: Any, targets: Tensor) -> Tensor:
@@ -113,32 +151,59 @@ def has_true_fisher(loss: LossFunction) -> bool:
     return loss in (cross_entropy, divergence, mean_squared)
 
 
-def sampled_label_loss(
-    output: Any, loss: LossFunction, samples: int, generator: torch.Generator
-) -> Tensor:
-    """A loss on labels drawn from the model's own output, for the true Fisher.
+def loss_terms(loss: LossFunction, output: Any, targets: Any, samples: int) -> int:
+    """How many terms the mean in ``loss`` runs over: the weight of this batch among others.
 
-    The mean of ``g_n g_n'`` over its per-sample gradients is an unbiased estimate of the
-    generalised Gauss-Newton matrix of ``loss``, its curvature as long as the model is nearly
-    linear in the step (Martens 2014, arXiv 1412.1193, sections 5 and 9). Cross-entropy and KL draw
-    classes from the softmax; mean squared error draws from a Gaussian. A sample with T positions
-    (tokens) averages T independent draws, which would lose a factor T: the loss carries its root.
+    Labels that count for cross-entropy, positions for KL, elements for the squared error; for any
+    other loss the ``samples`` of the batch. Weighted by it, the mean over batches is the loss of
+    one call over all data, however they are cut.
+    """
+    if loss is cross_entropy:
+        if targets is None or targets.is_floating_point():
+            logits = logits_of(output)
+            return logits.numel() // logits.shape[_class_axis(logits, targets)]
+        return int((targets != IGNORED).sum())
+    if loss is divergence:
+        logits = logits_of(output)
+        return logits.numel() // logits.shape[-1]
+    return logits_of(output).numel() if loss is mean_squared else samples
+
+
+def sampled_label_loss(
+    output: Any, targets: Any, loss: LossFunction, generator: torch.Generator
+) -> Tensor:
+    """``loss`` on labels drawn from the model's own output, for the true Fisher.
+
+    The gradients of its terms are independent with mean zero, and each has the curvature of the
+    term as its covariance (cross-entropy and KL draw classes from the softmax, the squared error
+    draws from a Gaussian of variance 1/2). So the sum of ``s s'`` over samples, with s the sum of a
+    sample's term gradients, divided by the number of terms, is an unbiased estimate of the
+    generalised Gauss-Newton matrix of ``loss``, its curvature as long as the model is nearly linear
+    in the step (Martens 2014, arXiv 1412.1193, sections 5 and 9).
 
     Parameters
     ----------
-    output : of the model, for a batch of ``samples`` samples
+    output : of the model
+    targets : tell the layout and which labels do not count; None for a loss without
     loss : `cross_entropy`, `divergence` or `mean_squared`
     generator : on the CPU; the draws do not depend on the device
+
+    Returns
+    -------
+    Scalar, the mean over the same terms as that of ``loss``.
     """
     logits = logits_of(output)
     if loss is mean_squared:
-        # mean over d outputs a sample: gradient 2 (o - t) / d, GGN 2 J'J / d, so variance d / 2
-        d = logits.numel() // samples
         noise = torch.randn(logits.shape, generator=generator).to(logits)
-        return F.mse_loss(logits, logits.detach() + noise * math.sqrt(d / 2))
-    flat = logits.reshape(-1, logits.shape[-1])
+        return F.mse_loss(logits, logits.detach() + noise * math.sqrt(0.5))
+    labelled = loss is cross_entropy
+    axis = _class_axis(logits, targets) if labelled else logits.ndim - 1
+    by_class = logits.movedim(axis, -1)
+    flat = by_class.reshape(-1, by_class.shape[-1])
     with torch.no_grad():
         p = torch.softmax(flat.float(), -1)
         draw = torch.rand(p.shape[0], 1, generator=generator).to(p.device)
         labels = (p.cumsum(-1) < draw).sum(-1).clamp_(max=p.shape[-1] - 1)
-    return math.sqrt(flat.shape[0] / samples) * F.cross_entropy(flat, labels)
+        if labelled and targets is not None and not targets.is_floating_point():
+            labels[targets.reshape(-1) == IGNORED] = IGNORED
+    return F.cross_entropy(flat, labels, ignore_index=IGNORED)

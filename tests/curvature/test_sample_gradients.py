@@ -12,6 +12,7 @@ from optiprune.curvature import (
     CalibrationSet,
     find_layers,
     linearise_loss,
+    mean_gradients,
     mean_loss,
 )
 from optiprune.curvature.losses import cross_entropy, divergence, mean_squared, resolve_loss
@@ -51,6 +52,63 @@ class Tied(nn.Module):
         return self.head(torch.relu(self.b(torch.tanh(self.a(x)))))
 
 
+class InPlace(nn.Module):
+    """Operations in place right after layers, on a view (tokens) as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(5, 6)
+        self.after = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.mix(x)
+        h.relu_()
+        y = self.after(h.mean(1))
+        y *= 3
+        y.relu_()
+        return self.head(y)
+
+
+class Axes(nn.Module):
+    """A Linear that gets samples in another place than first."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        self.order = order
+        self.mix = nn.Linear(5, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, f = x.shape
+        if self.order == "time first":
+            h = self.mix(x.transpose(0, 1)).transpose(0, 1)
+        elif self.order == "merged":
+            h = self.mix(x.reshape(n * t, f)).reshape(n, t, -1)
+        elif self.order == "merged, time first":
+            h = self.mix(x.transpose(0, 1).reshape(n * t, f)).reshape(t, n, -1).transpose(0, 1)
+        else:  # as one packed sequence
+            h = self.mix(x.reshape(1, n * t, f)).reshape(n, t, -1)
+        # positions count differently, so that mixing them up shows
+        return self.head((torch.tanh(h) * torch.arange(1.0, t + 1)[:, None]).mean(1))
+
+
+class Frames(nn.Module):
+    """A convolution over images with samples and frames merged."""
+
+    def __init__(self, time_first: bool) -> None:
+        super().__init__()
+        self.time_first = time_first
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(0, 1) if self.time_first else x
+        h = torch.tanh(self.conv(x.flatten(0, 1))).mean((2, 3)).reshape(*x.shape[:2], 4)
+        h = h.transpose(0, 1) if self.time_first else h
+        return self.head((h * torch.arange(1.0, h.shape[1] + 1)[:, None]).mean(1))
+
+
 def networks() -> dict[str, tuple[nn.Module, Tensor]]:
     torch.manual_seed(0)
     conv = [
@@ -65,10 +123,19 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
         ),
         "tokens": (Tokens(), torch.randn(9, 4, 5)),
         "tied": (Tied(), torch.randn(9, 6)),
+        "in place": (InPlace(), torch.randn(9, 4, 5)),
+        "frames": (Frames(False), torch.randn(9, 3, 2, 5, 4)),
+        "frames, time first": (Frames(True), torch.randn(9, 3, 2, 5, 4)),
     }
+    for order in ("time first", "merged", "merged, time first", "packed"):
+        out[order] = (Axes(order), torch.randn(9, 3, 5))
+    # as many tokens as samples, in all and in a chunk of 4: shapes alone tell nothing
+    out["square"] = (Axes("time first"), torch.randn(9, 9, 5))
+    out["square chunk"] = (Axes("time first"), torch.randn(9, 4, 5))
+    out["double chunk"] = (Tokens(), torch.randn(9, 8, 5))
     for i, c in enumerate(conv):
-        tail = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3))
-        out[f"conv{i}"] = (nn.Sequential(c, *tail), torch.randn(9, 4, 8, 7))
+        tail = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3)]
+        out[f"conv{i}"] = (nn.Sequential(c, nn.ReLU(inplace=True), *tail), torch.randn(9, 4, 8, 7))
     return out
 
 
@@ -222,3 +289,149 @@ def test_layer_that_never_runs_is_named() -> None:
     }
     with pytest.raises(CalibrationError, match="'idle'"):
         linearise_loss(model, layers, weights, data, cross_entropy)
+
+
+def linearise(model: nn.Module, x: Tensor, y: Tensor | None = None, chunk: int = 4) -> None:
+    layers = find_layers(model)
+    weights = {k: v.detach() for k, v in model.named_parameters()}
+    item = (x, torch.arange(len(x)) % 3 if y is None else y)
+    data = CalibrationSet.collect([item], torch.device("cpu"))
+    linearise_loss(model, layers, weights, data, cross_entropy, chunk=chunk)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
+class Scaled(nn.Module):
+    """Uses the weight in a call and past it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) + x @ self.fc.weight.T
+
+
+class Routed(nn.Module):
+    """Each sample goes to one of two experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 3)
+        self.b = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.zeros(len(x), 3)
+        up = x[:, 0] > 0
+        out[up] = self.a(x[up])
+        out[~up] = self.b(x[~up])
+        return out
+
+
+class Table(nn.Module):
+    """A layer over a table that no sample has a part in, of as many rows as a chunk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(4, 4))
+        self.embed = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x @ self.embed(self.table))
+
+
+def test_weights_used_past_their_module_are_named() -> None:
+    with pytest.raises(CalibrationError, match=r"'attention\.out_proj'.*without calling"):
+        linearise(Attention(), torch.randn(9, 5, 4))
+    with pytest.raises(CalibrationError, match=r"'fc'.*without calling"):
+        linearise(Scaled(), torch.randn(9, 4))
+    hooked = nn.Sequential(nn.Linear(4, 3))
+    hooked[0].register_forward_hook(lambda m, args, out: torch.tanh(out))
+    with pytest.raises(CalibrationError, match=r"'0'.*changed by a hook"):
+        linearise(hooked, torch.randn(9, 4))
+
+
+def test_transformer_layers_without_the_projection_are_right() -> None:
+    torch.manual_seed(0)
+    body = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=False)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = body, nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x.transpose(0, 1))[0])
+
+    model, x = Net().eval(), torch.randn(6, 6, 6)
+    y = torch.arange(6) % 3
+    layers = find_layers(model, exclude=["*.out_proj"])
+    weights = {k: v.detach() for k, v in model.named_parameters()}
+    data = CalibrationSet.collect([(x, y)], torch.device("cpu"))
+    got = linearise_loss(model, layers, weights, data, cross_entropy)
+    for layer in layers:
+        want = per_sample(model, layer.parameter, x, y)
+        index = torch.arange(layer.numel)
+        torch.testing.assert_close(got.gather(layer.name, index), want, atol=2e-5, rtol=1e-4)
+
+
+def test_inputs_that_do_not_part_into_samples_are_named() -> None:
+    with pytest.raises(CalibrationError, match=r"'a'.*each sample's own part cannot be found"):
+        linearise(Routed(), torch.linspace(-1, 2, 9)[:, None] * torch.ones(4), chunk=9)
+    # half of the samples to each expert, so that their number divides no less
+    x = torch.tensor([1.0, -1, 1, -1])[:, None] * torch.ones(4)
+    with pytest.raises(CalibrationError, match=r"'a'.*each sample's own part cannot be found"):
+        linearise(Routed(), torch.cat([x, x]), chunk=2)
+    with pytest.raises(CalibrationError, match=r"'embed'.*each sample's own part cannot be found"):
+        linearise(Table(), torch.randn(8, 4))
+
+
+def test_layers_that_see_some_batches_only() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) if float(x.mean()) > 0 else self.b(x)
+
+    model, up = Experts(), torch.rand(4, 4)
+    x, y = torch.cat([up, -up, up]), torch.arange(12) % 3
+    layers = find_layers(model)
+    weights = {k: v.detach() for k, v in model.named_parameters()}
+    data = CalibrationSet.collect([(x, y)], torch.device("cpu"))
+    got = linearise_loss(model, layers, weights, data, cross_entropy, chunk=4)
+    g = got.gather("b", torch.arange(12))
+    assert (g[4:8] != 0).all()
+    assert not g[:4].any()
+    assert not g[8:].any()
+    torch.testing.assert_close(g.mean(0), got.mean["b"].reshape(-1))
+    torch.testing.assert_close(g.square().mean(0), got.diagonal("b").reshape(-1))
+
+
+def test_the_gradient_alone_keeps_no_activations() -> None:
+    class Watched(nn.Linear):
+        hooks = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Watched.hooks = max(Watched.hooks, len(self._forward_hooks))
+            return super().forward(x)
+
+    model = nn.Sequential(Watched(4, 3))
+    layers, weights = find_layers(model), {"0.weight": model[0].weight.detach()}
+    x, y = torch.randn(50, 4), torch.arange(50) % 3
+    data = CalibrationSet.collect([(x, y)], torch.device("cpu"))
+    got = mean_gradients(model, layers, weights, data, cross_entropy, chunk=7)
+    assert Watched.hooks == 0
+    same = linearise_loss(model, layers, weights, data, cross_entropy, chunk=7).mean
+    assert Watched.hooks == 1
+    torch.testing.assert_close(got, same)
