@@ -9,8 +9,15 @@ import numpy as np
 from torch import Tensor, nn
 
 from optiprune.config import CurvatureOptions
-from optiprune.curvature import CalibrationSet, PrunableLayer, linearise_loss, mean_loss
-from optiprune.curvature.fisher import SampleGradients, sample_seed
+from optiprune.curvature import (
+    CalibrationSet,
+    PrunableLayer,
+    SampleGradients,
+    linearise_loss,
+    mean_gradients,
+    mean_loss,
+)
+from optiprune.curvature.fisher import sample_seed
 from optiprune.curvature.losses import LossFunction, has_true_fisher
 
 __all__ = ["GlobalLoss"]
@@ -56,14 +63,27 @@ class GlobalLoss:
         gradient_set = data.sample(n_gradient, rng)
         few = gradient_set.sample(opts.samples, rng)
         if self.true_fisher:
-            curvature = self._run(weights, few, sampled=sample_seed(labels))
-            return curvature, self._run(weights, gradient_set).mean
-        curvature = self._run(weights, few)
+            # the gradient of sampled labels is noise around zero
+            curvature = self._sample_gradients(weights, few, sample_seed(labels))
+            return curvature, self.gradients(weights, gradient_set)
+        curvature = self._sample_gradients(weights, few)
         if gradient_set.n <= few.n:
             return curvature, curvature.mean
-        return curvature, self._run(weights, gradient_set).mean
+        return curvature, self.gradients(weights, gradient_set)
 
-    def _run(
+    def gradients(self, weights: Mapping[str, Tensor], data: CalibrationSet) -> dict[str, Tensor]:
+        """Mean gradient over ``data``: layer name -> float32, shape (rows, cols)."""
+        return mean_gradients(
+            self.model,
+            self.layers,
+            weights,
+            data,
+            self.loss,
+            dense_targets=self.dense,
+            chunk=self.options.chunk,
+        )
+
+    def _sample_gradients(
         self, weights: Mapping[str, Tensor], data: CalibrationSet, sampled: int | None = None
     ) -> SampleGradients:
         return linearise_loss(
