@@ -5,7 +5,6 @@ import json
 import os
 import zipfile
 
-import highspy
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +14,6 @@ from optiprune.problems import (
     FORMATS,
     MIQP,
     QUBO,
-    BudgetQP,
     CardinalityQP,
     FactoredMatrix,
     FileFormatError,
@@ -23,14 +21,10 @@ from optiprune.problems import (
     cut_value,
     maxcut_qubo,
     read_bqp,
-    read_lp,
-    read_mps,
     read_npz,
     read_problem,
     read_rudy,
     write_bqp,
-    write_lp,
-    write_mps,
     write_npz,
     write_problem,
     write_rudy,
@@ -363,168 +357,6 @@ def test_every_truncation_of_a_text_file_is_refused(tmp_path, read, name, text):
             read(path)
     path.write_text(text)
     assert read(path).n == 3
-
-
-class TestLpAndMps:
-    @pytest.mark.parametrize("suffix", ["lp", "mps"])
-    @settings(
-        deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
-    @given(seed=st.integers(0, 10_000), kind=st.sampled_from(KINDS))
-    def test_round_trip(self, tmp_path, brute, suffix, seed, kind):
-        p = brute.random(kind, seed, factored=seed % 3 == 0)
-        path = tmp_path / f"p.{suffix}"
-        write_problem(p, path)
-        q = read_problem(path)
-        for x in brute.all(p.n):
-            assert q.energy(x) == pytest.approx(p.energy(x), abs=1e-9)
-            assert (q.violation(x) == 0) == (p.violation(x) == 0)
-
-    @pytest.mark.parametrize("suffix", ["lp", "mps"])
-    def test_highs_solves_the_linearised_file(self, tmp_path, brute, suffix):
-        p = brute.random("groups", 4, n=6)
-        path = tmp_path / f"p.{suffix}"
-        (write_lp if suffix == "lp" else write_mps)(p, path, linearised=True)
-        highs = highspy.Highs()
-        highs.setOptionValue("output_flag", False)
-        highs.readModel(str(path))
-        highs.run()
-        assert highs.getInfo().objective_function_value == pytest.approx(brute.minimum(p)[0])
-        with pytest.raises(FileFormatError, match="'y0' is not binary"):
-            read_problem(path)
-
-    @pytest.mark.parametrize("suffix", ["lp", "mps"])
-    @pytest.mark.parametrize("kind", ["groups", "mixed"])
-    def test_every_truncation_is_refused(self, tmp_path, brute, suffix, kind):
-        write_problem(brute.random(kind, 4, n=4), tmp_path / f"p.{suffix}")
-        data = (tmp_path / f"p.{suffix}").read_bytes().rstrip()
-        path = tmp_path / f"cut.{suffix}"
-        for cut in range(len(data)):
-            path.write_bytes(data[:cut])
-            with pytest.raises(FileFormatError, match="cut"):
-                read_problem(path)
-
-    def test_lp_variables_go_by_their_numbers(self, tmp_path):
-        # x1 has no linear term, so x2 appears before it in the file
-        p = QUBO([[0, 1, 0], [1, 0, 0], [0, 0, 0]], [1, 0, 5])
-        write_lp(p, tmp_path / "p.lp")
-        text = (tmp_path / "p.lp").read_text()
-        assert text.index("x2") < text.index("x1")
-        assert read_lp(tmp_path / "p.lp").energy([0, 0, 1]) == 5.0
-
-    def test_lp_by_hand(self, tmp_path):
-        path = tmp_path / "p.lp"
-        path.write_text(
-            "\\ a comment\nMaximize\n obj: 2 a - b + [ 4 a * b ] / 2 + 1\n"
-            "Subject To\n c: a + b <= 1\nBinary\n a b\nEnd\n"
-        )
-        p = read_lp(path)
-        assert isinstance(p, BudgetQP)
-        assert [p.energy(x) for x in ([0, 0], [1, 0], [0, 1], [1, 1])] == [-1, -3, 0, -4]
-        assert p.violation([1, 1]) == 1
-
-    @pytest.mark.parametrize(
-        ("text", "line", "message"),
-        [
-            ("", 1, "does not end with 'end'"),
-            ("hello\n", 1, "must start with"),
-            ("st\n a <= 1\nend\n", 1, "must start with"),
-            ("min\n obj: a\nst\n c: a <= 1\nbin\n a\n", 7, "does not end"),
-            ("min\n obj: a\nbin\n a\nend\nmore\n", 6, "after 'end'"),
-            ("min\n obj: 1e999 a\nbin\n a\nend\n", 2, "too large"),
-            ("min\n obj: nan a\nbin\n a\nend\n", 2, "nan"),
-            ("min\n obj: inf a\nbin\n a\nend\n", 2, "bounds only"),
-            ("min\n obj: [ a * a / 2\nbin\n a\nend\n", 3, "not closed"),
-            ("min\n obj: a ] / 2\nbin\n a\nend\n", 2, "brackets"),
-            ("min\n obj: a + * b\nbin\n a\nend\n", 2, "cannot follow"),
-            ("min\n obj: a +\nbin\n a\nend\n", 3, "ends in '\\+'"),
-            ("min\n obj: a\nst\n c: a <=\nbin\n a\nend\n", 5, "ends in '<='"),
-            ("min\n obj: a\nst\n c: a <= 1 2\nbin\n a\nend\n", 4, "two numbers"),
-            ("min\n obj: a\nmin\n b\nend\n", 3, "second objective"),
-            ("min\n obj: a\nbin\n 7\nend\n", 4, "list of variables"),
-            ("min\n obj: a | b\nbin\n a\nend\n", 2, "unexpected character"),
-            ("min\n obj: \u00e9\nend\n", 2, "not ASCII"),
-            ("min\n obj: a\0\nend\n", 2, "NUL"),
-        ],
-    )
-    def test_lp_faults_name_the_line(self, tmp_path, text, line, message):
-        path = tmp_path / "p.lp"
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(FileFormatError, match=message) as e:
-            read_lp(path)
-        assert str(e.value).startswith(f"{path}:{line}: ")
-
-    GOOD_MPS = (
-        "NAME p\nROWS\n N obj\n L c\nCOLUMNS\n m 'MARKER' 'INTORG'\n a obj 1\n a c 1\n b c 2\n"
-        " m 'MARKER' 'INTEND'\nRHS\n r c 2\nBOUNDS\n BV q a\n BV q b\n"
-        "QUADOBJ\n a b 3\nENDATA\n"
-    )
-
-    def test_mps_by_hand(self, tmp_path):
-        path = tmp_path / "p.mps"
-        path.write_text(self.GOOD_MPS)
-        p = read_mps(path)
-        assert p.energy([1, 1]) == 4.0
-        assert p.violation([1, 1]) == 1.0
-
-    @pytest.mark.parametrize(
-        ("old", "new", "line", "message"),
-        [
-            ("ENDATA\n", "", 18, "ENDATA"),
-            ("ENDATA\n", "ENDATA\nx\n", 19, "after ENDATA"),
-            (" a c 1\n", " a c abc\n", 8, "not a finite number"),
-            (" a c 1\n", " a c nan\n", 8, "not a finite number"),
-            (" a c 1\n", " a d 1\n", 8, "unknown row 'd'"),
-            (" a c 1\n", " a c 1\n a c 1\n", 9, "given twice"),
-            (" a c 1\n", " a c\n", 8, "expected"),
-            (" L c\n", " X c\n", 4, "expected a row"),
-            (" L c\n", " L c\n L c\n", 5, "given twice"),
-            (" BV q a\n", " BV q z\n", 14, "unknown column"),
-            (" BV q a\n", " QQ q a\n", 14, "not a bound"),
-            (" a b 3\n", " a z 3\n", 17, "unknown column"),
-            (" a b 3\n", " a b 3\n b a 3\n", 18, "given twice"),
-            ("RHS\n", "RHSX\n", 11, "unknown section"),
-            ("RHS\n", "ROWS\n", 11, "out of order"),
-            ("ROWS\n", "", 2, "unexpected line"),
-        ],
-    )
-    def test_mps_faults_name_the_line(self, tmp_path, old, new, line, message):
-        path = tmp_path / "p.mps"
-        text = self.GOOD_MPS.replace(old, new, 1)
-        assert text != self.GOOD_MPS
-        path.write_text(text)
-        with pytest.raises(FileFormatError, match=message) as e:
-            read_mps(path)
-        assert str(e.value).startswith(f"{path}:{line}: ")
-
-    def test_integers_beyond_binary_are_refused(self, tmp_path):
-        path = tmp_path / "p.lp"
-        path.write_text("min\n obj: a\nst\n c: a >= 1\nbounds\n a <= 5\ngen\n a\nend\n")
-        with pytest.raises(FileFormatError, match="'a' is not binary"):
-            read_lp(path)
-
-    def test_miqp_lp_is_solved_by_scip(self, tmp_path, brute):
-        scip = pytest.importorskip("pyscipopt")
-        a = np.random.default_rng(0).normal(size=(9, 4))
-        p = MIQP(a.T @ a, [1.0, -2.0, 3.0, 0.5], k=2, M=0.3, offset=1.0)
-        write_lp(p, tmp_path / "p.lp")
-        model = scip.Model()
-        model.hideOutput()
-        model.readProblem(str(tmp_path / "p.lp"))
-        model.optimize()
-        assert model.getObjVal() == pytest.approx(brute.minimum(p)[0], abs=1e-5)
-
-    def test_what_does_not_fit(self, tmp_path):
-        with pytest.raises(ProblemError, match=r"\.lp or \.npz"):
-            write_mps(miqp(), tmp_path / "p.mps")
-        with pytest.raises(ProblemError, match="M must be finite"):
-            write_lp(miqp(), tmp_path / "p.lp")
-        with pytest.raises(ProblemError, match="without variables"):
-            write_lp(QUBO(np.zeros((0, 0))), tmp_path / "p.lp")
-        with pytest.raises(ProblemError, match="HiGHS does not take"):
-            # a cost that HiGHS would drop must not be dropped in silence
-            write_mps(BudgetQP(np.eye(2), A=[1e-13, 1.0], upper=1.0), tmp_path / "p.mps")
-        assert not os.listdir(tmp_path)
 
 
 class TestDispatch:

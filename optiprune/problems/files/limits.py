@@ -7,7 +7,7 @@ from pathlib import Path
 
 from optiprune.problems.errors import FileFormatError
 
-__all__ = ["MAX_N", "check_size", "located"]
+__all__ = ["MAX_N", "check_memory", "check_size", "located"]
 
 MAX_N = 50_000
 """Largest number of variables that readers accept unless told otherwise."""
@@ -25,14 +25,17 @@ def check_size(path: Path, line: int | None, n: int, max_n: int) -> None:
             path, line, f"n = {n} is above the limit of {max_n}; pass max_n={n} to allow it"
         )
     # the matrix, its symmetrised copy and a temporary
-    need = 3 * 8 * n * n
+    check_memory(path, line, 3 * 8 * n * n, f"a dense problem with n = {n}")
+
+
+def check_memory(path: Path, line: int | None, need: int, what: str) -> None:
+    """Refuse what needs more bytes than this machine has."""
     memory = _physical_memory()
     if memory is not None and need > memory:
         raise located(
             path,
             line,
-            f"a dense problem with n = {n} needs {need / 2**30:.0f} GiB, and this machine has "
-            f"{memory / 2**30:.0f} GiB",
+            f"{what} needs {need / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g} GiB",
         )
 
 

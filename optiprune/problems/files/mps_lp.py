@@ -2,14 +2,13 @@
 
 Binary problems are written by HiGHS, as a quadratic objective (HiGHS itself solves no quadratic
 integer model, but its files hold one, and SCIP, Gurobi and CPLEX read them) or linearised. An MIQP
-is written as LP by Pyomo. Reading goes through HiGHS after a strict check of the text, and gives a
-QUBO, CardinalityQP or BudgetQP.
+is written as LP by Pyomo. The readers are our own (`lp_parser`, `mps_parser`), since HiGHS's take
+much that they misread; they give a QUBO, CardinalityQP or BudgetQP.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +19,13 @@ import scipy.sparse as sp
 from optiprune.problems.base import Problem, QuadraticProblem
 from optiprune.problems.binary import QUBO, BudgetQP, CardinalityQP
 from optiprune.problems.errors import ProblemError
-from optiprune.problems.exchange.classify import from_rows
 from optiprune.problems.linearise import constraint_rows, linearise
 from optiprune.problems.miqp import MIQP
 
 from .atomic import replacing
-from .limits import MAX_N, check_size, located
-from .lp_check import check_lp, check_mps
+from .limits import MAX_N, located
+from .lp_parser import parse_lp
+from .mps_parser import parse_mps
 
 __all__ = ["read_lp", "read_mps", "write_lp", "write_mps"]
 
@@ -66,8 +65,8 @@ def read_lp(path: str | os.PathLike[str], *, max_n: int = MAX_N) -> QUBO | Cardi
     Raises
     ------
     FileFormatError
-        With path and line for malformed or truncated text; with the path alone for what HiGHS
-        refuses, for variables that are not binary, and for what makes no problem.
+        With path and line for malformed or truncated text and for variables that are not binary;
+        with the path alone for rows that cannot be met and other values that make no problem.
     """
     return _read(Path(path), ".lp", max_n)
 
@@ -193,87 +192,5 @@ def _read(path: Path, kind: Literal[".lp", ".mps"], max_n: int) -> QUBO | Cardin
         raise located(path, data.count(b"\n", 0, e.start) + 1, "a byte is not ASCII") from None
     if "\0" in text:
         raise located(path, text.count("\n", 0, text.index("\0")) + 1, "a NUL byte")
-    (check_lp if kind == ".lp" else check_mps)(path, text)
-    model = _parse(path, kind, data)
-    n = int(model.lp_.num_col_)
-    if n == 0:
-        raise located(path, None, "the model has no variables")
-    check_size(path, None, n, max_n)
-    try:
-        return _problem(path, model)
-    except ProblemError as e:
-        if str(e).startswith(str(path)):
-            raise
-        raise located(path, None, str(e)) from None
-
-
-def _parse(path: Path, kind: str, data: bytes) -> Any:
-    """HiGHS's model of the text; it tells formats apart by the suffix, so the copy gets that."""
-    import tempfile
-
-    import highspy
-
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"model{kind}"
-        copy.write_bytes(data)
-        highs = _quiet()
-        if highs.readModel(str(copy)) != highspy.HighsStatus.kOk:
-            raise located(path, None, "HiGHS cannot parse the file, or not without warnings")
-        return highs.getModel()
-
-
-def _problem(path: Path, model: Any) -> QUBO | CardinalityQP | BudgetQP:
-    import highspy
-
-    lp = model.lp_
-    n, m = int(lp.num_col_), int(lp.num_row_)
-    names = list(lp.col_names_) or [f"c{i}" for i in range(n)]
-    kinds = list(lp.integrality_) or [highspy.HighsVarType.kContinuous] * n
-    low, high = np.array(lp.col_lower_), np.array(lp.col_upper_)
-    for i in range(n):
-        if kinds[i] != highspy.HighsVarType.kInteger or low[i] != 0 or high[i] != 1:
-            raise located(
-                path,
-                None,
-                f"variable {names[i]!r} is not binary; linearised and mixed models cannot be read "
-                "back, write .npz to keep a problem",
-            )
-    A = np.zeros((m, n))
-    if m:
-        start = np.array(lp.a_matrix_.start_)
-        major = np.repeat(np.arange(len(start) - 1), np.diff(start))
-        minor = np.array(lp.a_matrix_.index_, dtype=np.int64)
-        by_column = lp.a_matrix_.format_ == highspy.MatrixFormat.kColwise
-        A[(minor, major) if by_column else (major, minor)] = np.array(lp.a_matrix_.value_)
-    sign = 1.0 if lp.sense_ == highspy.ObjSense.kMinimize else -1.0
-    q = np.zeros((n, n))
-    hessian = model.hessian_
-    if hessian.dim_:
-        value, index = np.array(hessian.value_), np.array(hessian.index_, dtype=np.int64)
-        start = np.array(hessian.start_)
-        column = np.repeat(np.arange(int(hessian.dim_)), np.diff(start))
-        np.add.at(q, (index, column), 0.5 * value)
-        if hessian.format_ == highspy.HessianFormat.kTriangular:
-            np.add.at(q, (column, index), np.where(index == column, 0.0, 0.5 * value))
-    order = _variable_order(names)
-    return from_rows(
-        sign * q[np.ix_(order, order)],
-        sign * np.array(lp.col_cost_)[order],
-        sign * float(lp.offset_),
-        A[:, order],
-        np.array(lp.row_lower_),
-        np.array(lp.row_upper_),
-    )
-
-
-def _variable_order(names: list[str]) -> npt.NDArray[np.int64]:
-    """Columns in the order of the problem's variables.
-
-    An LP file lists terms that are not zero, so its columns come in the order of appearance; our
-    own names say which variable is which.
-    """
-    n = len(names)
-    numbers = [int(s[1:]) if re.fullmatch(r"x\d{1,9}", s) else -1 for s in names]
-    if sorted(numbers) != list(range(n)):
-        return np.arange(n)
-    return np.argsort(np.array(numbers))
+    parse = parse_lp if kind == ".lp" else parse_mps
+    return parse(path, text).problem(max_n)
