@@ -15,15 +15,14 @@ from optiprune.solvers.errors import SolverOptionError
 from optiprune.solvers.options import NEVER
 
 from .annealing import Annealing
-from .exhaustive import Exhaustive, assignments
+from .exhaustive import Exhaustive, assignments, work
 from .local_search import LocalSearch
 from .tabu import Tabu
 
 __all__ = ["Auto"]
 
-# up to here all assignments are visited: a proof in some 10 ms
-_FEW = 1 << 18
-_FEW_SUPPORTS = 1 << 14
+# additions up to which all assignments are visited: a proof in some 20 ms
+_FEW = 1 << 24
 # the most that a larger effort makes of that
 _FEW_EFFORT = 64.0
 # exchange tabu is best up to here, heat-bath annealing above
@@ -84,11 +83,11 @@ class Auto(BaseSolver):
     def choose(self, problem: QUBO | CardinalityQP | BudgetQP | MIQP) -> tuple[BaseSolver, str]:
         """The solver for a problem, with the reason in words."""
         n = problem.n
-        few = _FEW_SUPPORTS if isinstance(problem, MIQP) else _FEW
-        if isinstance(problem, CardinalityQP | MIQP) or n <= 64:
+        # by the work and not by the count: few assignments may lie far apart in their tree
+        countable = isinstance(problem, CardinalityQP | MIQP) or n <= 64
+        if countable and work(problem) <= _FEW * min(self.effort, _FEW_EFFORT):
             count = assignments(problem)
-            if count <= few * min(self.effort, _FEW_EFFORT):
-                return Exhaustive(), f"only {count} assignments, all of them can be visited"
+            return Exhaustive(), f"only {count} assignments, all of them can be visited"
         if isinstance(problem, MIQP):
             starts = _scaled(LocalSearch().starts_for(problem), self.effort)
             return LocalSearch(starts=starts), "supports with re-fitted weights: exact exchanges"

@@ -208,7 +208,7 @@ class BudgetSearch(KernelRun):
         s, r = self.state, self.rows
         reached = False
 
-        def kernel(steps: int) -> None:
+        def kernel(steps: int) -> bool:
             nonlocal reached
             reached = bool(
                 budget_repair(
@@ -227,6 +227,7 @@ class BudgetSearch(KernelRun):
                     steps,
                 )
             )
+            return reached
 
         before = int(s.counters[STEP])
         reason = self._run(kernel, _REPAIR_STEPS * self.inst.n + 200, first=64)

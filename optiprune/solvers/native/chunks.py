@@ -47,9 +47,17 @@ class Incumbent:
         self.offer(x, energy)
 
     def offer(self, x: npt.NDArray[np.int8], energy: float) -> bool:
-        """Take a feasible x (not copied) if its energy is better; whether it was taken."""
+        """Take a feasible x (not copied) if its energy is better; whether it was taken.
+
+        ``energy`` may have the rounding of a kernel's couplings; one that would meet the target is
+        evaluated again, since a target is met by the problem's own energy alone.
+        """
         if self.x is not None and not energy < self.energy:
             return False
+        if energy <= self._watch.limits.target:
+            energy = self._problem.energy(x)
+            if self.x is not None and not energy < self.energy:
+                return False
         self.x, self.energy = x, energy
         self._watch.offer(energy)
         return True
@@ -69,16 +77,17 @@ class Incumbent:
 def run_chunks(
     watch: Watch,
     incumbent: Incumbent,
-    advance: Callable[[int], int],
+    advance: Callable[[int], tuple[int, bool]],
     total: float = math.inf,
     *,
     first: int = _FIRST,
 ) -> str | None:
     """Call ``advance(steps)`` until ``total`` steps are done or a criterion is met.
 
-    ``advance`` carries out at most that many steps, returns how many it did (fewer means that it
-    has come to its own end), adds them to ``watch.moves`` and offers its incumbents. Results must
-    not depend on how the steps are cut, since chunks are sized by the clock.
+    ``advance`` carries out at most that many steps, adds them to ``watch.moves``, offers its
+    incumbents and returns how many it did and whether it has come to its own end. (It may do fewer
+    for a reason of its own and be called again.) Results must not depend on how the steps are cut,
+    since chunks are sized by the clock.
 
     Returns the criterion that stopped it, or None when the steps were done.
     """
@@ -93,12 +102,12 @@ def run_chunks(
         if ask <= 0:
             return None
         t = time.perf_counter()
-        did = advance(ask)
+        did, ended = advance(ask)
         spent = time.perf_counter() - t
         done += did
-        if did < ask:
+        if ended:
             return incumbent.reason_to_stop()
         # never more than the time left, by the pace of this chunk
         aim = min(_AIM_S, max(0.0, watch.time_left - incumbent.reserve_s))
-        fit = chunk * _GROWTH if spent <= 0 else int(did * aim / spent)
+        fit = chunk * _GROWTH if spent <= 0 else int(max(did, 1) * aim / spent)
         chunk = max(1, min(fit, chunk * _GROWTH))

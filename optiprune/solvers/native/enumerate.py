@@ -14,6 +14,9 @@ __all__ = ["gray_walk", "support_tree", "tree_walk"]
 
 # Gray-code steps between two recomputations
 _REFRESH = 1 << 14
+# additions and multiplications of a descent after which it returns, for the clock to be looked at:
+# about a millisecond, where a single descent to a leaf can take seconds
+_WORK = 1 << 20
 
 
 @njit(nogil=True, cache=True)
@@ -106,13 +109,16 @@ def tree_walk(  # type: ignore[no-untyped-def]
 
     counters: [depth, ones so far]; depth -1 means finished. ``energy`` (n + 1,) is the energy of
     the decisions above each depth, ``tried`` (n + 1,) how many values a depth has had. floats:
-    [unused, best energy]. Returns how many assignments were visited.
+    [unused, best energy]. Returns how many assignments were visited, fewer than ``steps`` when it
+    has worked for long.
     """
     n = a.shape[0]
     d = counters[0]
     m = counters[1]
     done = 0
-    while d >= 0 and done < steps:
+    work = 0
+    while d >= 0 and done < steps and work < _WORK:
+        work += 1
         if d == n:
             done += 1
             if energy[n] < floats[1]:
@@ -133,6 +139,7 @@ def tree_walk(  # type: ignore[no-untyped-def]
             tried[d] = 2
             if need[g] > 0:
                 e = energy[d] + a[d]
+                work += m
                 for q in range(m):
                     e += J[d, ones[q]]
                 energy[d + 1] = e
@@ -163,25 +170,29 @@ def support_tree(  # type: ignore[no-untyped-def]
     ``size[d]`` and ``rank[d]`` count the members and the pivots above depth d; members that are
     collinear with earlier ones get no pivot. counters: [depth, flag]; flag 1: the leaf in x must
     be evaluated by the caller, since a bound M is active there while its unbounded energy, a
-    lower bound, beats the best. floats: [unused, best]. Returns how many supports were visited.
+    lower bound, beats the best. floats: [unused, best]. Returns how many supports were visited,
+    fewer than ``steps`` when it has worked for long.
     """
     n = b.shape[0]
     d = counters[0]
     done = 0
+    work = 0
     counters[1] = 0
-    while d >= 0 and done < steps:
+    while d >= 0 and done < steps and work < _WORK:
+        work += 1
         if d == n:
             done += 1
             d -= 1
             if energy[n] < floats[1]:
                 # back substitution for the weights, to see whether a bound is active
                 r = rank[n]
+                work += r * r
                 inside = energy[n] > -np.inf
+                w[:r] = z[:r]
                 for p in range(r - 1, -1, -1):
-                    v = z[p]
-                    for q in range(p + 1, r):
-                        v -= L[q, p] * w[q]
-                    w[p] = v / L[p, p]
+                    w[p] /= L[p, p]
+                    for q in range(p):
+                        w[q] -= L[p, q] * w[p]
                     if abs(w[p]) > M[rows[p]]:
                         inside = False
                 if not inside:
@@ -204,6 +215,7 @@ def support_tree(  # type: ignore[no-untyped-def]
             tried[d] = 2
             if size[d] < k:
                 r = rank[d]
+                work += r * r
                 pivot = H[d, d]
                 rest = b[d]
                 for p in range(r):

@@ -251,6 +251,8 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
                 best = current
                 copy(x, best_x)
                 counters[BEST_STEP] = step
+                if best <= target:
+                    break
         _leavers(h, mask, starts, free_at, step, leave, tops)
         delta, slot, j = _best_pair(
             J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, step, np.inf

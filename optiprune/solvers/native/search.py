@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from .exchange import (
     ACCEPTED,
     BEST,
     BEST_STEP,
+    CURRENT,
     IN_SWEEP,
     MARGIN,
     REFUSED,
@@ -59,16 +60,20 @@ class KernelRun:
         self.patience = int(min(limits.no_improvement, NEVER))
         self.refresh = np.int64(refresh_interval(inst.n))
 
-    def _run(self, kernel: Callable[[int], Any], total: float, *, first: int = 256) -> str | None:
+    def _run(
+        self, kernel: Callable[[int], bool | None], total: float, *, first: int = 256
+    ) -> str | None:
+        """Run ``kernel(steps)``, which returns whether it came to its own end (None: it has none),
+        for ``total`` steps or until a criterion is met."""
         watch, counters, floats = self.watch, self.state.counters, self.state.floats
 
-        def advance(steps: int) -> int:
+        def advance(steps: int) -> tuple[int, bool]:
             before = int(counters[STEP])
             accepted = int(counters[ACCEPTED])
             restarts = int(counters[RESTARTS])
             best = floats[BEST]
             moves = watch.moves
-            kernel(steps)
+            ended = bool(kernel(steps))
             done = int(counters[STEP]) - before
             watch.accepted += int(counters[ACCEPTED]) - accepted
             watch.restarts += int(counters[RESTARTS]) - restarts
@@ -80,9 +85,20 @@ class KernelRun:
                     self.inst.outward(self.state.best_x), self.inst.energy(self.state.best_x)
                 )
             watch.moves = moves + done
-            return done
+            if not ended and floats[BEST] <= self.target and watch.best > watch.limits.target:
+                self._refute()
+            return done, ended
 
         return run_chunks(watch, self.incumbent, advance, total, first=first)
+
+    def _refute(self) -> None:
+        """The kernel stopped at a target that its rounding alone has met: let it go on."""
+        floats, best_x = self.state.floats, self.state.best_x
+        true = self.inst.energy(best_x) - self.inst.offset
+        # just above the target where the rounding is that of the couplings themselves
+        floats[BEST] = max(true, np.nextafter(self.target, np.inf))
+        if np.array_equal(self.state.x, best_x):
+            floats[CURRENT] = floats[BEST]
 
 
 class Search(KernelRun, ABC):
@@ -94,10 +110,10 @@ class Search(KernelRun, ABC):
         """Proposals in one sweep."""
 
     @abstractmethod
-    def _descend(self, steps: int) -> None: ...
+    def _descend(self, steps: int) -> bool: ...
 
     @abstractmethod
-    def _descend_first(self, steps: int) -> None: ...
+    def _descend_first(self, steps: int) -> bool: ...
 
     @abstractmethod
     def _anneal(self, steps: int, ratio: float) -> None: ...
@@ -191,21 +207,23 @@ class ExchangeSearch(Search):
                 self.sweep, ratio, self.refresh, self.target, self.patience,
             )  # fmt: skip
 
-    def _descend(self, steps: int) -> None:
+    def _descend(self, steps: int) -> bool:
         s, inst, w = self.state, self.inst, self.pairs
         w.free_at[:] = 0
-        exchange_descent(
+        done = exchange_descent(
             inst.J, s.h, s.x, s.mask, s.pruned, s.pruned_group, inst.starts, w.maxima, w.free_at,
             w.leave, w.tops, s.counters, s.floats, s.best_x, steps, s.floats[MARGIN],
             self.target,
         )  # fmt: skip
+        return bool(done)
 
-    def _descend_first(self, steps: int) -> None:
+    def _descend_first(self, steps: int) -> bool:
         s, inst = self.state, self.inst
-        exchange_first(
+        done = exchange_first(
             inst.J, s.h, s.x, s.mask, s.pruned, s.pruned_group, inst.starts, s.counters, s.floats,
             s.best_x, steps, s.floats[MARGIN], self.target,
         )  # fmt: skip
+        return bool(done)
 
     def _tabu(
         self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int
@@ -241,19 +259,21 @@ class FlipSearch(Search):
             steps, ratio, self.refresh, self.target, self.patience,
         )  # fmt: skip
 
-    def _descend(self, steps: int) -> None:
+    def _descend(self, steps: int) -> bool:
         s, inst = self.state, self.inst
-        flip_descent(
+        done = flip_descent(
             inst.J, s.h, s.x, s.sign, s.counters, s.floats, s.best_x, steps,
             s.floats[MARGIN], self.target,
         )  # fmt: skip
+        return bool(done)
 
-    def _descend_first(self, steps: int) -> None:
+    def _descend_first(self, steps: int) -> bool:
         s, inst = self.state, self.inst
-        flip_first(
+        done = flip_first(
             inst.J, s.h, s.x, s.sign, s.counters, s.floats, s.best_x, steps,
             s.floats[MARGIN], self.target,
         )  # fmt: skip
+        return bool(done)
 
     def _tabu(
         self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int

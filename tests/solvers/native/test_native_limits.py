@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from optiprune.problems import MIQP, QUBO, BudgetQP, CardinalityQP, FactoredMatrix
+from optiprune.problems.generators import layer_miqp, layer_problem
 from optiprune.solvers import (
     IterationLimit,
     NoImprovement,
@@ -229,6 +230,18 @@ class TestAuto:
         assert f"auto chose '{chosen}'" in sol.stats.message
         assert sol.stats.solver == "auto"
         assert sol.stats.extra["chosen"] == chosen
+
+    def test_few_assignments_that_are_much_work_are_not_visited(self):
+        # C(500, 2) and C(300, 2) of them: a path in the tree is as long as k, and a pivot costs its square
+        for p, chosen in (
+            (layer_problem(500, 498), "annealing"),
+            (layer_problem(40, 37), "exhaustive"),
+            (layer_miqp(300, 298), "local-search"),
+            (layer_miqp(30, 28), "exhaustive"),
+        ):
+            sol = get("auto").solve(p, stop=TimeLimit(0.3))
+            assert sol.stats.extra["chosen"] == chosen
+            assert sol.stats.overrun_s == 0 or chosen == "exhaustive"
 
     def test_effort_scales_the_work(self, make):
         p = make("cardinality", 100, 0)
