@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from optiprune.batches import marginal_costs, select_batch
+from optiprune.batches import exchange_costs, marginal_costs, select_batch
 from optiprune.config import BatchOptions, Config, ScheduleOptions
 from optiprune.curvature import find_layers
 from optiprune.engine.budgets import make_budgets
@@ -178,3 +178,55 @@ def test_partners_are_those_that_correlate() -> None:
         partners=strength,
     )
     assert {30, 31, 80, 81} <= set(batch.tolist())
+
+
+def test_exchange_costs_by_hand() -> None:
+    # budget 0: kept 3 and 1, pruned -2 and 5: the cheapest 1 with -2, then 3 with 5
+    # budget 1: kept 4, pruned 0 and 7, both with the one that can go; budget 2 keeps everything
+    cost = np.array([3.0, 1.0, -2.0, 5.0, 4.0, 0.0, 7.0, 9.0])
+    kept = np.array([1, 1, 0, 0, 1, 0, 0, 1], dtype=bool)
+    groups = np.array([0, 0, 0, 0, 1, 1, 1, 2])
+    assert exchange_costs(cost, kept, groups).tolist() == [8, -1, -1, 8, 4, 4, 11, np.inf]
+
+
+@given(
+    members=st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=60),
+    size=st.integers(2, 40),
+    share=st.sampled_from([0.2, 0.5, 0.8]),
+    seed=st.integers(0, 100),
+)
+@settings(deadline=None, max_examples=200)
+def test_every_weight_of_a_batch_can_be_exchanged(
+    members: list[tuple[int, bool]], size: int, share: float, seed: int
+) -> None:
+    groups = np.array([g for g, _ in members])
+    kept = np.array([k for _, k in members])
+    rng = np.random.default_rng(seed)
+    cost, heat = rng.normal(size=len(groups)), rng.random(len(groups))
+    options = BatchOptions(size=size, kept=share)
+    batch = select_batch(cost, kept, heat, options, rng, groups=groups)
+    assert len(set(batch.tolist())) == batch.size <= size
+    for g in groups[batch]:
+        assert set(kept[batch][groups[batch] == g]) == {True, False}
+    open_ = [g for g in range(9) if set(kept[groups == g]) == {True, False}]
+    assert bool(open_) == bool(batch.size)
+
+
+def test_a_batch_takes_the_budgets_with_the_best_exchanges() -> None:
+    # 8 budgets of one kept and one pruned weight; the cheapest single flips stand in budgets whose
+    # other side is dear
+    kept = np.tile([True, False], 8)
+    groups = np.repeat(np.arange(8), 2)
+    cost = np.array([-5, 99, 99, -5, -5, 99, 1, 1, 0, 1, 2, 2, 3, 3, 99, -5], dtype=float)
+    options = BatchOptions(size=4, noise=0.0, tabu=0.0)
+    batch = select_batch(cost, kept, np.zeros(16), options, np.random.default_rng(0), groups=groups)
+    assert sorted(batch.tolist()) == [6, 7, 8, 9]
+
+
+def test_a_small_batch_still_has_both_sides() -> None:
+    kept = np.arange(10) < 5
+    for share in (0.1, 0.8, 0.9):
+        options = BatchOptions(size=2, kept=share)
+        batch = select_batch(np.zeros(10), kept, np.zeros(10), options, np.random.default_rng(0))
+        assert kept[batch].sum() == 1
+        assert batch.size == 2
