@@ -64,8 +64,8 @@ class CalibrationSet:
         Raises
         ------
         CalibrationError
-            No data; not an iterable; a batch on another device than the model; NaN or infinite
-            inputs; items with and without targets mixed.
+            No data; not an iterable; a pair that is not inside a list; a batch on another device
+            than the model; NaN or infinite inputs; items with and without targets mixed.
         """
         if isinstance(data, CalibrationSet):
             return data
@@ -77,6 +77,11 @@ class CalibrationSet:
             raise CalibrationError(
                 f"data must be an iterable of batches, got {type(data).__name__}"
             ) from None
+        if _is_bare_pair(items):
+            raise CalibrationError(
+                "data is one pair (inputs, targets) and not an iterable of batches; put it in a "
+                "list: [(inputs, targets)]"
+            )
         if not items:
             raise CalibrationError("there is no calibration data: the iterable is empty")
         batches = [_as_batch(i, item, device) for i, item in enumerate(items)]
@@ -169,6 +174,15 @@ def tree_leaves(tree: Tree) -> list[Tensor]:
 def _length(tree: Tree) -> int:
     leaves = [t for t in tree_leaves(tree) if t.ndim]
     return leaves[0].shape[0] if leaves else 0
+
+
+def _is_bare_pair(items: list[Any]) -> bool:
+    """Whether these are inputs and their targets: two batches of inputs are of one kind."""
+    if len(items) != 2 or not all(isinstance(t, (Tensor, np.ndarray)) and t.ndim for t in items):
+        return False
+    a, b = (torch.as_tensor(t) for t in items)
+    same_kind = a.ndim == b.ndim and a.is_floating_point() == b.is_floating_point()
+    return a.shape[0] == b.shape[0] and not same_kind
 
 
 def _as_batch(i: int, item: Any, device: torch.device) -> Batch:
