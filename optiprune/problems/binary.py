@@ -196,8 +196,12 @@ class BudgetQP(QuadraticProblem):
             if np.isnan(v).any():
                 i = int(np.flatnonzero(np.isnan(v))[0])
                 raise ProblemError(f"{name} holds NaN at index {i}")
-        least = np.minimum(a, 0.0).sum(axis=1)
-        most = np.maximum(a, 0.0).sum(axis=1)
+        with np.errstate(over="ignore"):
+            least = np.minimum(a, 0.0).sum(axis=1)
+            most = np.maximum(a, 0.0).sum(axis=1)
+            huge = np.flatnonzero(~np.isfinite(most - least))
+        if huge.size:
+            raise ProblemError(f"the entries of A in row {huge[0]} add up to no finite number")
         too_much = least - up > forgiven(up, -least)
         too_little = lo - most > forgiven(lo, most)
         bad = np.flatnonzero((lo > up) | too_much | too_little)

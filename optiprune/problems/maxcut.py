@@ -36,7 +36,9 @@ def maxcut_qubo(weights: Any) -> QUBO:
     if w.diagonal().any():
         i = int(np.flatnonzero(w.diagonal())[0])
         raise ProblemError(f"vertex {i} has a loop; a loop is never cut, so remove it")
-    return QUBO(w, -w.sum(axis=1, dtype=np.float64))
+    with np.errstate(over="ignore"):  # QUBO refuses what is not finite
+        linear = -w.sum(axis=1, dtype=np.float64)
+    return QUBO(w, linear)
 
 
 def maxcut_weights(problem: Problem) -> npt.NDArray[np.float64]:

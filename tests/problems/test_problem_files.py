@@ -29,6 +29,7 @@ from optiprune.problems import (
     write_problem,
     write_rudy,
 )
+from optiprune.problems.files import limits
 
 KINDS = ("qubo", "cardinality", "groups", "knapsack", "covering", "mixed")
 relaxed = settings(
@@ -153,6 +154,7 @@ class TestNpz:
             ({"meta": {"n": 3}}, "q_upper' has shape"),
             ({"meta": {"n": 10**9}}, "above the limit"),
             ({"meta": {"storage": "sparse"}}, "storage"),
+            ({"meta": {"type": []}}, "unknown problem type"),
             ({"change": {"problem.json": np.zeros(5, np.uint8)}}, "not an optiprune problem"),
             ({"change": {"problem.json": np.zeros(5000, np.uint8)}}, "too large"),
             ({"change": {"linear": np.zeros(3)}}, "linear' has shape"),
@@ -179,6 +181,55 @@ class TestNpz:
         self.craft(tmp_path / "p.npz", change={"linear": f.getvalue()})
         with pytest.raises(FileFormatError, match=r"dtype \|O"):
             read_npz(tmp_path / "p.npz")
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "{'descr': '(",
+            "(((",
+            "(" * 3000,
+            "-" * 3900 + "1",
+            '"""',
+            "{'descr': [[[[",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }" + "(" * 300,
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (True,), }",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (-2,), }",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (2L,), }",
+            " " * 10 + "1\n  2\n 3",
+            "\0",
+        ],
+    )
+    def test_headers_that_are_no_header(self, tmp_path, header):
+        text = header.encode() + b"\n"
+        data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(16)
+        self.craft(tmp_path / "p.npz", change={"linear": data})
+        with pytest.raises(FileFormatError, match=r"'linear' has no \.npy header"):
+            read_npz(tmp_path / "p.npz")
+
+    def test_a_directory_that_points_outside_of_the_file(self, tmp_path):
+        write_npz(QUBO(np.eye(2)), tmp_path / "p.npz")
+        data = bytearray((tmp_path / "p.npz").read_bytes())
+        at = data.rindex(b"PK\x01\x02")
+        for high in (0x80, 0xFF):  # the offset of the member, little-endian
+            data[at + 45] = high
+            (tmp_path / "p.npz").write_bytes(data)
+            with pytest.raises(FileFormatError):
+                read_npz(tmp_path / "p.npz")
+
+    @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_other_compressions(self, tmp_path, kind):
+        with zipfile.ZipFile(tmp_path / "p.npz", "w", kind) as z:
+            z.writestr("problem.json.npy", b"")
+        with pytest.raises(FileFormatError, match="unknown compression"):
+            read_npz(tmp_path / "p.npz")
+
+    def test_memory_is_checked_before_it_is_taken(self, tmp_path, monkeypatch):
+        write_npz(QUBO(FactoredMatrix(np.zeros((200, 500)))), tmp_path / "p.npz", compress=True)
+        write_npz(QUBO(np.zeros((300, 300))), tmp_path / "q.npz", compress=True)
+        monkeypatch.setattr(limits, "_physical_memory", lambda: 1 << 19)
+        for name, message in (("p", "'factor' needs 0.00149 GiB"), ("q", "dense problem")):
+            with pytest.raises(FileFormatError, match=message):
+                read_npz(tmp_path / f"{name}.npz")
 
     def test_a_header_may_not_promise_more_than_the_file_holds(self, tmp_path):
         f = io.BytesIO()

@@ -12,9 +12,10 @@ are read, so that a small hostile file cannot ask for a large allocation.
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import os
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -30,7 +31,7 @@ from optiprune.problems.matrix import FactoredMatrix, Matrix, frozen
 from optiprune.problems.miqp import MIQP
 
 from .atomic import replacing
-from .limits import MAX_N, check_size, located
+from .limits import MAX_N, check_memory, check_size, located
 
 __all__ = ["read_npz", "write_npz"]
 
@@ -47,6 +48,12 @@ _TYPES: dict[str, tuple[str, ...]] = {
 _INTEGER = frozenset({"k", "groups"})
 # what the header of an array may say; anything else (objects, strings) is refused
 _FLOATS = frozenset({"<f4", "<f8"})
+# as numpy writes it, and nothing else: its own reader evaluates Python literals
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(?P<descr>[^']{1,16})', "
+    rb"'fortran_order': (?P<order>True|False), 'shape': \((?P<shape>(?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n",
+    re.DOTALL,
+)
 _MAX_RATIO = 1100  # deflate cannot do better than about 1032 : 1
 
 
@@ -99,21 +106,26 @@ def read_npz(path: str | os.PathLike[str], *, max_n: int = MAX_N) -> Problem:
     ------
     FileFormatError
         For anything that is not such a file: truncated, another format or version, missing or
-        unknown members, arrays of a wrong shape or dtype, values that make no problem.
+        unknown members, arrays of a wrong shape or dtype, more than this machine's memory, values
+        that make no problem.
+    OSError
+        The file cannot be opened.
     """
     source = Path(path)
-    try:
-        with zipfile.ZipFile(source) as archive:
-            return _read(source, _Members(source, archive), max_n)
-    except FileFormatError:
-        raise
-    except ProblemError as e:
-        raise located(source, None, str(e)) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
-        # NotImplementedError, RuntimeError: unknown compression, encryption
-        raise located(source, None, f"not a readable problem file: {e}") from None
-    except (ValueError, OverflowError) as e:
-        raise located(source, None, f"damaged problem file: {e}") from None
+    with open(source, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return _read(source, _Members(source, archive), max_n)
+        except FileFormatError:
+            raise
+        except ProblemError as e:
+            raise located(source, None, str(e)) from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+            # NotImplementedError, RuntimeError: unknown compression, encryption
+            raise located(source, None, f"not a readable problem file: {e}") from None
+        except (ValueError, OverflowError, OSError) as e:
+            # OSError: a directory that points outside of the file
+            raise located(source, None, f"damaged problem file: {e}") from None
 
 
 class _Members:
@@ -123,10 +135,13 @@ class _Members:
         self.path = path
         self.archive = archive
         self.left: dict[str, zipfile.ZipInfo] = {}
+        self.bytes = 0  # of all arrays so far
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if name in self.left or not info.filename.endswith(".npy"):
                 raise self.error(f"unexpected member {info.filename[:60]!r}")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise self.error(f"member {name[:60]!r} has an unknown compression")
             if info.file_size > _MAX_RATIO * (info.compress_size + 1024):
                 raise self.error(f"member {name[:60]!r} claims an impossible compression")
             self.left[name] = info
@@ -143,21 +158,22 @@ class _Members:
             raise self.error(f"the array {name!r} is missing")
         with self.archive.open(info) as member:
             # shape and dtype come from the header alone; read no more than a header can be
-            head = io.BytesIO(member.read(min(info.file_size, _MAX_META)))
-            if np.lib.format.read_magic(head) != (1, 0):
-                raise self.error(f"the array {name!r} has an unknown .npy version")
-            found, fortran, dtype = np.lib.format.read_array_header_1_0(head)
-            if dtype.str not in dtypes:
-                raise self.error(f"the array {name!r} has dtype {dtype.str}, not {sorted(dtypes)}")
+            head = member.read(min(info.file_size, _MAX_META))
+            match = _HEADER.match(head)
+            if match is None or match.end() != 10 + int.from_bytes(head[8:10], "little"):
+                raise self.error(f"the array {name!r} has no .npy header of version 1.0")
+            kind = match["descr"].decode("ascii", "backslashreplace")
+            if kind not in dtypes:
+                raise self.error(f"the array {name!r} has dtype {kind}, not {sorted(dtypes)}")
+            found = tuple(int(have) for have in match["shape"].split(b",") if have.strip())
             fits = len(found) == len(shape) and all(
                 want is None or have == want for have, want in zip(found, shape, strict=True)
             )
-            if not fits or fortran or any(have < 0 for have in found):
+            if not fits or match["order"] != b"False":
                 raise self.error(f"the array {name!r} has shape {found}, not {shape}")
-            size = dtype.itemsize
-            for have in found:
-                size *= have
-            start = head.tell()
+            dtype = np.dtype(kind)
+            size = dtype.itemsize * math.prod(found)
+            start = match.end()
             if start + size != info.file_size:
                 raise self.error(
                     f"the array {name!r} declares {size} bytes of data and holds "
@@ -165,7 +181,10 @@ class _Members:
                 )
             if size > max_bytes:
                 raise self.error(f"the array {name!r} is too large ({size} bytes)")
-            data = head.read() + member.read()
+            self.bytes += size
+            # the data, and once more while they are put together
+            check_memory(self.path, None, 2 * self.bytes, f"the file's data up to {name!r}")
+            data = head[start:] + member.read()
         return np.frombuffer(data, dtype=dtype).reshape(found)
 
 
@@ -182,7 +201,7 @@ def _meta(members: _Members) -> dict[str, Any]:
             f"version {meta.get('version')!r} of the format is unknown; this optiprune reads "
             f"version {_VERSION}"
         )
-    if meta.get("type") not in _TYPES:
+    if not isinstance(meta.get("type"), str) or meta["type"] not in _TYPES:
         known = ", ".join(_TYPES)
         raise members.error(f"unknown problem type {meta.get('type')!r}; known: {known}")
     n = meta.get("n")
