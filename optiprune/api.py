@@ -14,7 +14,7 @@ from optiprune import solvers
 from optiprune.config import Config
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.losses import LossFunction
-from optiprune.engine.errors import StepFailedError
+from optiprune.engine.errors import RunInterruptedError, StepFailedError
 from optiprune.engine.records import StepRecord
 from optiprune.engine.result import RunReport
 from optiprune.engine.run import EngineResult, PruningRun
@@ -109,13 +109,16 @@ def optimize_masks(
     LayerError
         No layer to prune, or weights that are NaN or infinite.
     CalibrationError
-        No data, data on another device, NaN in data, activations, loss or gradients, no labels.
+        No data, data on another device, NaN in data, activations, loss or gradients, no labels; the
+        model or the loss raised on a batch.
     BudgetError
         A density that rounds to nothing in a layer, or a pattern that does not fit.
     SolverError
-        An unknown solver or option, or one that cannot take the problems.
+        An unknown solver or option, or one that cannot take the problems or their size.
     StepFailedError
         A solver failed in the middle; ``partial`` holds the `MaskResult` up to then, not applied.
+    RunInterruptedError
+        Ctrl-C (it is a KeyboardInterrupt); ``partial`` as above, None before the first step.
     """
     settings = _settings(
         config, sparsity, objective, refit, pattern, solver, loss, include, exclude, seed
@@ -145,8 +148,9 @@ def optimize_masks(
         run.prepare()
         try:
             outcome = run.run()
-        except StepFailedError as e:
-            e.partial = _result(model, e.partial, settings)
+        except (StepFailedError, RunInterruptedError) as e:
+            if e.partial is not None:
+                e.partial = _result(model, e.partial, settings)
             raise
     result = _result(model, outcome, settings)
     applied = result.masks.apply(model)

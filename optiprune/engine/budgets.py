@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.config import Config, parse_pattern
-from optiprune.curvature.layers import sparsity_by_pattern
+from optiprune.curvature.layers import PrunableLayer, sparsity_by_pattern
 
 from .errors import BudgetError
 from .state import WeightState
 
-__all__ = ["Budgets", "make_budgets"]
+__all__ = ["Budgets", "make_budgets", "pattern_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,12 @@ class Budgets:
         return self.sizes - np.rint((self.sizes - self.kept) * share).astype(np.int64)
 
 
+def pattern_of(layer: PrunableLayer, config: Config) -> tuple[int, int] | None:
+    """(N, M) that the layer's mask keeps to; None for a layer with a sparsity of its own."""
+    own = sparsity_by_pattern(layer, config.layers.sparsity)
+    return parse_pattern(config.prune.pattern) if own is None else None
+
+
 def make_budgets(state: WeightState, config: Config) -> Budgets:
     """Budgets for a config: pattern first, then scope, then layers with a sparsity of their own.
 
@@ -42,7 +48,7 @@ def make_budgets(state: WeightState, config: Config) -> Budgets:
         A budget rounds to fewer than ``layers.min_kept`` weights in a layer, or an N:M pattern does
         not divide a layer's rows.
     """
-    prune, pattern = config.prune, parse_pattern(config.prune.pattern)
+    prune = config.prune
     scope = prune.scope
     if scope == "auto":
         scope = "global" if prune.objective == "global" else "layer"
@@ -53,7 +59,8 @@ def make_budgets(state: WeightState, config: Config) -> Budgets:
     for i, layer in enumerate(state.layers):
         own = sparsity_by_pattern(layer, config.layers.sparsity)
         span, base = state.span(i), len(sizes)
-        if pattern is not None and own is None:
+        pattern = pattern_of(layer, config)
+        if pattern is not None:
             n, m = pattern
             if layer.cols % m:
                 raise BudgetError(

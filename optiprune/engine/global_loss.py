@@ -19,7 +19,7 @@ from optiprune.batches import marginal_costs, select_batch
 from optiprune.config import Config
 from optiprune.curvature import CalibrationSet, LocalQuadratic, SampleGradients
 from optiprune.problems import CardinalityQP
-from optiprune.solvers import Solution, Solver, Stop, check_solution
+from optiprune.solvers import Solution, Solver, Stop, UnsupportedProblemError
 
 from .budgets import Budgets
 from .errors import StepFailedError
@@ -27,6 +27,7 @@ from .initial import best_per_group
 from .objective import GlobalLoss
 from .records import StepRecord
 from .schedule import pruned_shares
+from .solving import solve_checked
 from .state import WeightState
 
 __all__ = ["GlobalSearch"]
@@ -37,13 +38,14 @@ RIDGE_RANGE = 64.0
 
 @dataclass(slots=True)
 class GlobalSearch:
-    """One run of the search; `run` moves ``state.mask`` and fills ``history``.
+    """One run of the search; `run` and `go_on` move ``state.mask`` and fill ``history``.
 
     Attributes
     ----------
     objective, state, budgets : what to lower, from where, within what
     train, holdout : disjoint calibration sets; without a holdout every step is accepted
     score : (P,) score of the first mask, which also picks what each stage of the schedule prunes
+    notes : why a stage ended early
     """
 
     objective: GlobalLoss
@@ -58,9 +60,11 @@ class GlobalSearch:
     seed: np.random.SeedSequence
     callback: Callback | None = None
     history: list[StepRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     _ridge: float = 0.0
     _loss: float = float("nan")
     _start: float = 0.0
+    _stage: int = 0
 
     def run(self) -> None:
         """Prune stage by stage and search at each density.
@@ -69,6 +73,10 @@ class GlobalSearch:
         ------
         StepFailedError
             The solver raised, or returned something invalid. ``state`` is as before the step.
+        UnsupportedProblemError
+            The solver does not take the problem.
+        KeyboardInterrupt
+            Also when the solver caught it; ``state`` is as before the step.
         """
         shares = pruned_shares(self.config.schedule, self.budgets.density)
         steps = self.config.batches.steps
@@ -76,16 +84,24 @@ class GlobalSearch:
         self._start = time.perf_counter()
         for stage, share in enumerate(shares):
             self._prune_to(self.budgets.at_share(share))
-            self._loss = self._holdout_loss(self.state.mask)
-            count = steps * (stage + 1) // len(shares) - steps * stage // len(shares)
-            self._search(stage, count)
+            self.go_on(steps * (stage + 1) // len(shares) - steps * stage // len(shares))
+
+    def go_on(self, steps: int) -> None:
+        """One more stage, from where ``state`` is now, at the density that it has.
+
+        The seeds of the stages before it are not touched. Raises as `run`.
+        """
+        self._loss = self.holdout_loss(self.state.mask)
+        self._search(self._stage, steps)
+        self._stage += 1
 
     def _prune_to(self, kept: npt.NDArray[np.int64]) -> None:
         """Drop the worst-scoring kept weights until every budget holds."""
         score = np.where(self.state.mask, self.score, -np.inf)
         self.state.mask = best_per_group(score, self.budgets.groups, kept)
 
-    def _holdout_loss(self, mask: npt.NDArray[np.bool_]) -> float:
+    def holdout_loss(self, mask: npt.NDArray[np.bool_]) -> float:
+        """Held-out loss with this mask; NaN without held-out data."""
         if self.holdout is None:
             return float("nan")
         return self.objective.value(self.state.weights(mask), self.holdout)
@@ -96,16 +112,24 @@ class GlobalSearch:
         for number, seed in enumerate(self.seed.spawn(steps)):
             seconds = self.config.batches.seconds
             if seconds is not None and time.perf_counter() - self._start >= seconds:
+                self._note_end(stage, number, steps, "batches.seconds is over")
                 break
             record = self._step(stage, number, seed, heat)
             if record is None:
+                why = "no budget has both a kept and a pruned weight to exchange"
+                self._note_end(stage, number, steps, why)
                 break
             self.history.append(record)
             if self.callback is not None:
                 self.callback(record)
             rejected = 0 if record.accepted and record.changed else rejected + 1
-            if rejected >= self.config.batches.patience:
+            if rejected >= self.config.batches.patience and number + 1 < steps:
+                why = f"the last {rejected} brought nothing (batches.patience)"
+                self._note_end(stage, number + 1, steps, why)
                 break
+
+    def _note_end(self, stage: int, done: int, steps: int, why: str) -> None:
+        self.notes.append(f"stage {stage} ended after {done} of {steps} steps: {why}")
 
     def _step(
         self, stage: int, number: int, seed: np.random.SeedSequence, heat: npt.NDArray[np.float32]
@@ -121,18 +145,18 @@ class GlobalSearch:
         quadratic = self._quadratic(batch, samples, mean)
         problem = self._problem(quadratic, batch)
         x0 = state.mask[batch].astype(np.int8)
-        solution = self._solve(problem, x0, solver_seed)
+        solution, energy = self._solve(problem, x0, solver_seed)
         heat *= 0.5
         heat[batch] = 1.0
         x = np.asarray(solution.x, dtype=bool)
         changed = int(np.count_nonzero(x != state.mask[batch]))
         proposal = state.mask.copy()
         proposal[batch] = x
-        loss = self._holdout_loss(proposal) if changed else self._loss
+        loss = self.holdout_loss(proposal) if changed else self._loss
         actual = None if self.holdout is None else loss - self._loss
         accepted = actual is None or actual <= self.config.accept.tolerance
         ridge = self._ridge
-        self._adapt(solution.energy, actual)
+        self._adapt(energy, actual)
         if accepted:
             state.mask = proposal
             self._loss = loss
@@ -144,7 +168,7 @@ class GlobalSearch:
             size=int(batch.size),
             kept=int(x0.sum()),
             changed=changed,
-            predicted=solution.energy,
+            predicted=energy,
             actual=actual,
             accepted=accepted,
             objective=None if self.holdout is None else self._loss,
@@ -165,12 +189,27 @@ class GlobalSearch:
         rng: np.random.Generator,
         heat: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.int64]:
-        """Flat positions of the next batch."""
+        """Flat positions of the next batch; empty if no layer has anything to exchange."""
+        n = len(self.state.layers)
+        turns = [list(range(n))]
+        if self.config.batches.across == "layer":
+            turns = [[(number + i) % n] for i in range(n)]
+        for layers in turns:
+            batch = self._choose_among(layers, samples, mean, rng, heat)
+            if batch.size:
+                break
+        return batch
+
+    def _choose_among(
+        self,
+        chosen: list[int],
+        samples: SampleGradients,
+        mean: dict[str, torch.Tensor],
+        rng: np.random.Generator,
+        heat: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.int64]:
+        """Flat positions of the next batch out of the layers of these numbers."""
         state, options = self.state, self.config.batches
-        if options.across == "layer":
-            chosen = [number % len(state.layers)]
-        else:
-            chosen = list(range(len(state.layers)))
         names = [state.layers[i].name for i in chosen]
         where = np.concatenate([np.arange(state.n)[state.span(i)] for i in chosen])
         gradient = torch.cat([mean[n].reshape(-1) for n in names]).cpu().numpy()
@@ -192,7 +231,13 @@ class GlobalSearch:
             return np.asarray(np.abs(b.T @ a).max(axis=1))
 
         picked = select_batch(
-            cost, kept, heat[where], options, rng, partners=partners if options.partners else None
+            cost,
+            kept,
+            heat[where],
+            options,
+            rng,
+            groups=self.budgets.groups[where],
+            partners=partners if options.partners else None,
         )
         return np.asarray(where[picked])
 
@@ -226,7 +271,7 @@ class GlobalSearch:
         w = state.values[batch]
         return LocalQuadratic(
             w=w,
-            v=np.where(state.mask[batch], w, np.float32(0.0)),
+            v=np.where(state.mask[batch], w, np.zeros_like(w)),
             gradient=gradient * np.float32(self.config.curvature.gradient_scale),
             factor=self._factor(batch, samples),
             ridge=self._ridge,
@@ -240,15 +285,15 @@ class GlobalSearch:
 
     def _solve(
         self, problem: CardinalityQP, x0: npt.NDArray[np.int8], seed: np.random.SeedSequence
-    ) -> Solution:
+    ) -> tuple[Solution, float]:
         try:
-            solution = self.solver.solve(problem, x0=x0, seed=seed, stop=self.stop)
-            check_solution(problem, solution)
+            return solve_checked(self.solver, problem, x0, seed, self.stop)
+        except UnsupportedProblemError:
+            raise  # a wrong choice of solver
         except Exception as e:
             raise StepFailedError(
                 f"step {len(self.history)}: solver '{self.solver.name}' failed: {e}"
             ) from e
-        return solution
 
     def _adapt(self, predicted: float, actual: float | None) -> None:
         """Trust region: less trust after a step that made things worse, back to normal after."""

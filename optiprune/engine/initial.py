@@ -4,12 +4,62 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
+
+from optiprune.config import Config
+from optiprune.curvature import CalibrationSet, linearise_loss
+from optiprune.curvature.gram import input_norms, wanda_scores
 
 from .budgets import Budgets
 from .errors import BudgetError
+from .objective import GlobalLoss
 from .state import WeightState
 
-__all__ = ["best_per_group", "require_connected"]
+__all__ = ["best_per_group", "first_scores", "nonzero_mask", "require_connected"]
+
+
+def first_scores(
+    model: nn.Module,
+    state: WeightState,
+    train: CalibrationSet,
+    config: Config,
+    objective: GlobalLoss | None,
+    seed: np.random.SeedSequence,
+) -> npt.NDArray[np.floating]:
+    """Score of every weight for the first mask, shape (P,); higher stays.
+
+    ``objective`` is needed for the method 'gradient' alone.
+    """
+    method, chunk = config.initial.method, config.curvature.chunk
+    if method == "auto":
+        # measured with refit too: 85.9 and 70.2 % accuracy at sparsities of 90 and 95 %, where
+        # magnitude gives 85.6 and 60.5 %
+        method = "wanda" if config.prune.objective == "reconstruction" else "magnitude"
+    if method == "random":
+        return np.random.default_rng(seed).random(state.n)
+    if method == "wanda":
+        norms = input_norms(model, state.layers, train, chunk=chunk)
+        dense = state.dense_weights()
+        parts = [
+            wanda_scores(layer, dense[layer.parameter], norms[layer.name]).reshape(-1).cpu()
+            for layer in state.layers
+        ]
+        return np.asarray(torch.cat(parts).numpy())
+    if method == "gradient":
+        assert objective is not None
+        gradients = linearise_loss(
+            model,
+            state.layers,
+            state.dense_weights(),
+            train,
+            objective.loss,
+            dense_targets=objective.dense,
+            chunk=chunk,
+        )
+        flat = torch.cat([gradients.mean[layer.name].reshape(-1) for layer in state.layers])
+        return np.abs(flat.cpu().numpy() * state.dense)
+    return np.abs(state.dense)
 
 
 def best_per_group(

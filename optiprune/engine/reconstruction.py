@@ -14,20 +14,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from optiprune.config import Config, parse_pattern
+from optiprune.config import Config
 from optiprune.curvature.capture import forward_order
 from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.gram import LayerGram, collect_grams
 from optiprune.curvature.layers import LayerError, PrunableLayer
 from optiprune.refit import refit_rows
-from optiprune.solvers import Solver, Stop, TimeLimit, UnsupportedProblemError
+from optiprune.solvers import Solver, Status, Stop, UnsupportedProblemError
 
-from .errors import StepFailedError
-from .reconstruction_result import LayerReport, ReconstructionResult, RowBlockRecord
+from .budgets import pattern_of
+from .errors import RunInterruptedError, StepFailedError
+from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
 from .row_search import check_pattern_mask
 from .row_solving import RowAnswer, RowTask, solve_rows
 
-__all__ = ["LayerReport", "ReconstructionResult", "RowBlockRecord", "reconstruct"]
+__all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord", "reconstruct"]
 
 Bools = npt.NDArray[np.bool_]
 Progress = Callable[[RowBlockRecord], None]
@@ -48,11 +49,13 @@ def reconstruct(
     seed: np.random.SeedSequence,
     progress: Progress | None = None,
     *,
+    stop: Stop | None = None,
     dense: Mapping[str, Tensor] | None = None,
 ) -> ReconstructionResult:
     """Choose masks (and values) that keep every layer's output, starting from given masks.
 
-    Every row keeps as many weights as its first mask does (every group of M, with a pattern). A
+    Every row keeps as many weights as its first mask does (every group of M, with a pattern, but
+    for layers with a sparsity of their own). A
     row's new mask stays if it lowers the error on ``train`` and does not raise it on ``holdout`` by
     more than ``config.accept.tolerance``; the same holds for its refit.
 
@@ -60,10 +63,11 @@ def reconstruct(
     ----------
     masks : parameter name -> bool tensor in the parameter's shape, for every layer
     holdout : samples that judge; None accepts on ``train`` alone
-    solver : takes `CardinalityQP`; ``config.solver["time_limit"]`` holds for each problem
+    solver : takes `CardinalityQP`
     seed : children are derived by layer, sweep and row, so that the outcome does not depend on
         ``config.workers``
     progress : called with the record of every block of rows, once a round over the layer is judged
+    stop : holds for each problem
     dense : weights to restore and to imitate, in place of the model's own
 
     The model is not changed.
@@ -78,11 +82,16 @@ def reconstruct(
         The solver raised, or returned something that is not a solution; ``partial`` holds a
         `ReconstructionResult` up to the round before: first masks for layers not reached, values
         and reports for layers that were finished.
+    RunInterruptedError
+        Ctrl-C, also when a solver caught it; ``partial`` as for `StepFailedError`.
     UnsupportedProblemError
         The solver does not take `CardinalityQP`.
     """
-    run = _Run(model, layers, masks, train, holdout, config, solver, seed, progress, dense)
-    return run.all_layers()
+    run = _Run(model, layers, masks, train, holdout, config, solver, seed, progress, stop, dense)
+    try:
+        return run.all_layers()
+    except KeyboardInterrupt as e:
+        raise RunInterruptedError("interrupted", run.result) from e
 
 
 class _Run:
@@ -99,13 +108,12 @@ class _Run:
         solver: Solver,
         seed: np.random.SeedSequence,
         progress: Progress | None,
+        stop: Stop | None,
         dense: Mapping[str, Tensor] | None,
     ) -> None:
         self.model, self.train, self.holdout = model, train, holdout
         self.config, self.solver, self.seed, self.progress = config, solver, seed, progress
-        self.pattern = parse_pattern(config.prune.pattern)
-        limit = config.solver.get("time_limit")
-        self.stop: Stop | None = None if limit is None else TimeLimit(float(limit))
+        self.stop = stop
         own = dict(model.named_parameters())
         self.dense = {
             layer.parameter: (dense or own).get(layer.parameter, own[layer.parameter]).detach()
@@ -114,7 +122,7 @@ class _Run:
         first = {layer.parameter: _checked_mask(layer, masks) for layer in layers}
         for layer in layers:
             rows = first[layer.parameter].reshape(layer.rows, layer.cols)
-            check_pattern_mask(layer, rows.cpu().numpy(), self.pattern)
+            check_pattern_mask(layer, rows.cpu().numpy(), pattern_of(layer, config))
         self.order = forward_order(model, layers, self.dense, train)
         self.weights = dict(self.dense)  # of the pruned model, layer by layer
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
@@ -194,7 +202,7 @@ class _Run:
         before = torch.where(first, w, 0.0)
         refit = self.config.prune.refit
         self.result.layers.append(
-            LayerReport(
+            LayerErrors(
                 layer=layer.name,
                 parameter=layer.parameter,
                 rows=layer.rows,
@@ -234,7 +242,7 @@ class _Run:
             H=gram.H.to(torch.float32).cpu().numpy(),
             b=gram.cross(w).cpu().numpy(),
             w=w.cpu().numpy(),
-            pattern=self.pattern,
+            pattern=pattern_of(layer, self.config),
             options=options,
             solver=self.solver,
             stop=self.stop,
@@ -244,8 +252,11 @@ class _Run:
             visited = np.zeros_like(mask)
             changed = 0
             for turn in range(rounds):
+                began = time.perf_counter()
                 answers = self._solve(task, mask, visited, number, layer, sweep, turn)
-                changed += self._accept(answers, mask, visited, gram, held, w, layer, sweep, turn)
+                changed += self._accept(
+                    answers, mask, visited, gram, held, w, layer, sweep, turn, began
+                )
                 done = torch.from_numpy(mask.copy()).reshape(layer.shape)
                 self.result.masks[layer.parameter] = done.to(first.device)
             if not changed:
@@ -293,6 +304,7 @@ class _Run:
         layer: PrunableLayer,
         sweep: int,
         turn: int,
+        began: float,
     ) -> int:
         """Measure the answers, write the good ones to ``mask``, record; rows that changed."""
         proposed = mask.copy()
@@ -316,6 +328,7 @@ class _Run:
             good &= on_holdout <= self.config.accept.tolerance
         flips = (proposed != mask).sum(1)
         mask[good] = proposed[good]
+        wall_s = time.perf_counter() - began
         for at in range(0, layer.rows, _BLOCK):
             rows = slice(at, min(at + _BLOCK, layer.rows))
             group = [a for a in answers[rows] if a is not None]
@@ -338,12 +351,25 @@ class _Run:
                 accepted_train=float(on_train[rows][g].sum()),
                 accepted_holdout=None if h is None else float(h[g].sum()),
                 solver=group[0].solver if group else self.solver.name,
+                status=_worst_status(group).value,
+                gap=_largest_gap(group),
                 solve_s=float(sum(a.seconds for a in group)),
+                wall_s=wall_s * (rows.stop - rows.start) / layer.rows,
             )
             self.result.records.append(record)
             if self.progress is not None:
                 self.progress(record)
         return int(good.sum())
+
+
+def _worst_status(group: Sequence[RowAnswer]) -> Status:
+    proven = bool(group) and all(a.status is Status.OPTIMAL for a in group)
+    return Status.OPTIMAL if proven else Status.FEASIBLE
+
+
+def _largest_gap(group: Sequence[RowAnswer]) -> float | None:
+    gaps = [a.gap for a in group if a.gap is not None]
+    return max(gaps) if gaps and len(gaps) == len(group) else None
 
 
 def _checked_mask(layer: PrunableLayer, masks: Mapping[str, Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-__all__ = ["LayerReport", "ReconstructionResult", "RowBlockRecord"]
+__all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,10 @@ class RowBlockRecord:
         matrix (None without held-out data)
     accepted_train, accepted_holdout : the same over the accepted rows alone
     solver : name of the solver that ran
+    status, gap : the worst of the block's solutions: "optimal" if all are; the largest gap, None if
+        one is not known
     solve_s : seconds in building and solving, summed over threads
+    wall_s : the block's share of the wall-clock time in which its round was solved and judged
     """
 
     layer: str
@@ -48,11 +51,14 @@ class RowBlockRecord:
     accepted_train: float
     accepted_holdout: float | None
     solver: str
+    status: str
+    gap: float | None
     solve_s: float
+    wall_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class LayerReport:
+class LayerErrors:
     """Reconstruction errors of one layer, summed over rows, in squared output units a position.
 
     Attributes
@@ -101,4 +107,4 @@ class ReconstructionResult:
     masks: dict[str, Tensor]
     values: dict[str, Tensor] | None
     records: list[RowBlockRecord] = field(default_factory=list)
-    layers: list[LayerReport] = field(default_factory=list)
+    layers: list[LayerErrors] = field(default_factory=list)

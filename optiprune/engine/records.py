@@ -15,20 +15,22 @@ class StepRecord:
     Attributes
     ----------
     step : counted from 0 over the whole run
-    stage : stage of the density schedule
+    stage : stage of the density schedule, and one more for the search after the refit; the sweep
+        over a layer's rows for reconstruction
     layers : names of the layers that the batch touches
     size : weights in the batch (variables)
     kept : how many of them are kept (the budget)
     changed : weights whose mask the answer changes
     predicted : change of the objective by the quadratic; loss units (global) or squared output
-        error per sample (reconstruction)
+        error a position (reconstruction)
     actual : change measured on data that the batch did not see; None when nothing was measured
     accepted : whether the step stayed
     objective : held-out loss after the step; None without held-out data, and for
         reconstruction, whose errors stand in the report, layer by layer
     ridge : trust-region ridge rho of this step
     density : density over the weights that take part, after the step
-    solver, status, gap : who solved it and how well
+    solver, status, gap : who solved it and how well; for reconstruction, whose step is a block of
+        rows with a problem each, the worst of them
     solve_s, wall_s : seconds in the solver, and in the whole step
     """
 

@@ -26,7 +26,7 @@ class LayerRefit:
     Attributes
     ----------
     layer : its name
-    error_before, error_after : squared output error per sample, summed over rows
+    error_before, error_after : squared output error a position, summed over rows
     loss : held-out loss after it, or None
     accepted : whether the new values stayed
     damping : largest damping that a row needed
@@ -80,12 +80,15 @@ def refit_state(
             config.refit.damping,
         )
         old = state.values.copy()
-        state.set_values({layer.parameter: fit.values.reshape(layer.shape)})
-        now = None if loss is None else loss()
-        accepted = best is None or now is None or now <= best + config.accept.tolerance
-        if not accepted:
-            state.values = old
-        elif now is not None:
+        accepted = False
+        try:
+            state.set_values({layer.parameter: fit.values.reshape(layer.shape)})
+            now = None if loss is None else loss()
+            accepted = best is None or now is None or now <= best + config.accept.tolerance
+        finally:
+            if not accepted:  # also when the loss could not be measured, or on Ctrl-C
+                state.values = old
+        if accepted and now is not None:
             best = now
         out.append(
             LayerRefit(

@@ -17,8 +17,10 @@ class LayerReport:
     name, parameter : module and parameter names
     shape : of the parameter
     kept, total : weights
-    error_initial, error_masked, error_refit : squared output error per sample against the dense
-        layer, with the first mask, the final mask, and after the refit; None where not measured
+    error_initial, error_masked, error_refit : squared output error a position against the dense
+        layer, summed over rows, on the samples of the quadratics: with the first mask, after the
+        search, and after the refit; None where not measured
+    holdout_initial, holdout_masked, holdout_refit : the same on held-out samples (reconstruction)
     """
 
     name: str
@@ -29,6 +31,9 @@ class LayerReport:
     error_initial: float | None = None
     error_masked: float | None = None
     error_refit: float | None = None
+    holdout_initial: float | None = None
+    holdout_masked: float | None = None
+    holdout_refit: float | None = None
 
     @property
     def density(self) -> float:
@@ -46,12 +51,14 @@ class RunReport:
     density : reached, over the weights that take part
     layers : one row per layer
     loss_dense, loss_initial, loss_masked, loss_final : held-out loss of the dense model, with the
-        first mask, after the search, and after the refit (global objective; else None)
+        first mask, after the search, and in the end: after the refit, and after the second search
+        and refit if these stayed (global objective; else None)
     steps, accepted : batches solved, and how many stayed
     samples, holdout_samples : calibration samples for the quadratics, and for judging steps
     seconds : wall-clock time
     seed : the seed
-    notes : what the user should know (raised damping, layers left out, an early stop)
+    notes : what the user should know (raised damping, a refit that was undone, an early stop,
+        options that had no effect)
     """
 
     objective: str

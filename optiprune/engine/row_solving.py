@@ -11,22 +11,28 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.config import BatchOptions
-from optiprune.solvers import Solver, Stop, check_solution
+from optiprune.solvers import Solver, Status, Stop
 
 from .row_search import flip_costs, row_batch, row_problem
+from .solving import solve_checked
 
 __all__ = ["RowAnswer", "RowTask", "solve_rows"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowAnswer:
-    """A row's proposed mask (cols,), the batch it chose from, and the change of error promised."""
+    """A row's proposed mask (cols,), the batch it chose from, and the change of error promised.
+
+    ``status`` and ``gap`` are the solution's.
+    """
 
     row: int
     mask: npt.NDArray[np.bool_]
     index: npt.NDArray[np.int64]
     predicted: float
     solver: str
+    status: Status
+    gap: float | None
     seconds: float
 
 
@@ -76,13 +82,21 @@ class RowTask:
                 return None
         problem = row_problem(H, b, w, mask, index, self.pattern)
         x0 = mask[index].astype(np.int8)
-        solution = self.solver.solve(problem, x0=x0, seed=seed, stop=self.stop)
-        predicted = check_solution(problem, solution)
+        solution, predicted = solve_checked(self.solver, problem, x0, seed, self.stop)
         assert solution.x is not None
         proposed = mask.copy()
         proposed[index] = solution.x.astype(bool)
         spent = time.perf_counter() - start
-        return RowAnswer(row, proposed, index, predicted, solution.stats.solver, spent)
+        return RowAnswer(
+            row=row,
+            mask=proposed,
+            index=index,
+            predicted=predicted,
+            solver=solution.stats.solver,
+            status=solution.status,
+            gap=solution.gap,
+            seconds=spent,
+        )
 
 
 def solve_rows(

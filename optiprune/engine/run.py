@@ -12,28 +12,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
-from optiprune.config import Config, ConfigError
-from optiprune.curvature import CalibrationSet, PrunableLayer, find_layers, linearise_loss
+from optiprune.config import Config, ConfigError, ignored_options
+from optiprune.curvature import CalibrationError, CalibrationSet, PrunableLayer, find_layers
 from optiprune.curvature.capture import forward_order
-from optiprune.curvature.gram import input_norms, wanda_scores
 from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_loss
 from optiprune.problems import CardinalityQP
 from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
 from .budgets import Budgets, make_budgets
-from .errors import StepFailedError
+from .errors import RunInterruptedError, StepFailedError
 from .global_loss import GlobalSearch
-from .initial import best_per_group, nonzero_mask, require_connected
+from .global_run import GlobalRun
+from .initial import best_per_group, first_scores, nonzero_mask, require_connected
 from .objective import GlobalLoss
 from .reconstruction import reconstruct
 from .reconstruction_result import ReconstructionResult, RowBlockRecord
 from .records import StepRecord
-from .refitting import refit_state
 from .result import LayerReport, RunReport
 from .state import WeightState
+from .trial import require_gradients, try_model
 
 __all__ = ["EngineResult", "PruningRun"]
 
@@ -42,7 +41,7 @@ log = logging.getLogger("optiprune")
 
 @dataclass(frozen=True, slots=True)
 class EngineResult:
-    """Masks and, if re-fitted, values by parameter name; the report; every step."""
+    """Masks and, of layers that were re-fitted, values by parameter name; report; every step."""
 
     masks: dict[str, Tensor]
     values: dict[str, Tensor] | None
@@ -73,28 +72,31 @@ class PruningRun:
     state: WeightState = field(init=False)
     budgets: Budgets = field(init=False)
     _objective: GlobalLoss | None = field(init=False, default=None)
+    _order: list[PrunableLayer] = field(init=False, default_factory=list)
     _losses: dict[str, float] = field(init=False, default_factory=dict)
-    _errors: dict[str, dict[str, float]] = field(init=False, default_factory=dict)
+    _errors: dict[str, dict[str, float | None]] = field(init=False, default_factory=dict)
     _began: float = field(init=False, default=0.0)
 
     def prepare(self) -> None:
-        """Find layers and budgets, resolve the loss, try the solver's support.
+        """Find layers and budgets, resolve the loss, try the model on the data and the solver.
 
         Raises
         ------
-        LayerError, BudgetError, CalibrationError, UnsupportedProblemError
+        LayerError, BudgetError, CalibrationError, ConfigError, UnsupportedProblemError
         """
         self._began = time.perf_counter()
+        require_gradients(self.model)
         options = self.config.layers
         self.layers = find_layers(
             self.model, include=options.include, exclude=options.exclude, types=options.types
         )
         self.state = WeightState(self.model, self.layers)
         self.budgets = make_budgets(self.state, self.config)
-        if CardinalityQP not in self.solver.capabilities.problems:
-            raise UnsupportedProblemError(
-                f"solver '{self.solver.name}' does not take CardinalityQP, which the engine makes; "
-                "wrap it so that it takes a QUBO by optiprune.problems.to_penalty_qubo"
+        self._require_solver()
+        ignored = ignored_options(self.config)
+        if ignored:
+            self.notes.append(
+                f"no effect with objective = '{self.config.prune.objective}': {', '.join(ignored)}"
             )
         if self.config.prune.objective == "global" or self.config.initial.method == "gradient":
             first = next(iter(self.train.batches(1)))
@@ -110,11 +112,51 @@ class PruningRun:
                     "curvature.fisher = 'true' needs loss = cross_entropy, kl or mse, since labels "
                     "must be sampled; use fisher = 'empirical' (or 'auto') with this loss"
                 )
+        self._try_data()
+
+    def _require_solver(self) -> None:
+        solver, options = self.solver, self.config.batches
+        if CardinalityQP not in solver.capabilities.problems:
+            raise UnsupportedProblemError(
+                f"solver '{solver.name}' does not take CardinalityQP, which the engine makes; "
+                "wrap it so that it takes a QUBO by optiprune.problems.to_penalty_qubo"
+            )
+        layerwise = self.config.prune.objective == "reconstruction"
+        widest = max(layer.cols for layer in self.layers) if layerwise else self.state.n
+        n, most = min(options.size, widest), solver.capabilities.max_n
+        if most is not None and n > most:
+            raise UnsupportedProblemError(
+                f"solver '{solver.name}' takes at most {most} variables and batches have {n}; "
+                f"set batches.size = {most}, or choose another solver"
+            )
+
+    def _try_data(self) -> None:
+        """Find out now what the model, the loss and the refit would complain of later."""
+        sets = [self.train] if self.holdout is None else [self.train, self.holdout]
+        if self._objective is not None and self._objective.dense is None:
+            without = [not data.has_targets for data in sets]
+            if len(set(without)) > 1:
+                raise CalibrationError(
+                    f"the {'calibration' if without[0] else 'held-out'} data have no targets where "
+                    f"the {'held-out' if without[0] else 'calibration'} data do; give both or none"
+                )
+        weights, chunk = self.state.dense_weights(), self.config.curvature.chunk
+        try_model(self.model, weights, self._objective, sets, chunk)
+        if self.config.prune.refit or self.config.prune.objective == "reconstruction":
+            self._order = forward_order(self.model, self.layers, weights, self.train)
 
     def run(self) -> EngineResult:
-        """First mask, search, refit. Raises `StepFailedError` with the result so far."""
+        """First mask, search, refit.
+
+        Raises
+        ------
+        StepFailedError, RunInterruptedError
+            With the result so far.
+        """
         first, search = np.random.SeedSequence(self.config.seed).spawn(2)
-        score = self._score(first)
+        score = first_scores(
+            self.model, self.state, self.train, self.config, self._objective, first
+        )
         if self.config.initial.method == "nonzero":
             self.state.mask = nonzero_mask(self.state, self.budgets)
             start = self.state.mask.copy()
@@ -130,48 +172,24 @@ class PruningRun:
         try:
             if self.config.prune.objective == "global":
                 self._run_global(score, start, search)
-                values = self._values() if self.config.prune.refit else None
-            else:
-                values = self._run_reconstruction(start, search)
+                return self._result(self.state.fitted_weights() or None)
+            return self._result(self._run_reconstruction(start, search))
         except StepFailedError as e:
-            if isinstance(e.partial, ReconstructionResult):
-                self._take_reconstruction(e.partial)
-            self.notes.append(str(e))
-            raise StepFailedError(str(e), self._result(None)) from e.__cause__
-        return self._result(values)
+            raise StepFailedError(str(e), self._partial(str(e), e.partial)) from e.__cause__
+        except KeyboardInterrupt as e:
+            message = f"interrupted after {len(self.history)} steps"
+            partial = None
+            if self.history:
+                partial = self._partial(message, getattr(e, "partial", None))
+            raise RunInterruptedError(message, partial) from e
 
-    def _score(self, seed: np.random.SeedSequence) -> npt.NDArray[np.floating]:
-        """Score of every weight for the first mask, shape (P,); higher stays."""
-        state, method = self.state, self.config.initial.method
-        if method == "auto":
-            layerwise = self.config.prune.objective == "reconstruction"
-            method = "wanda" if layerwise and not self.config.prune.refit else "magnitude"
-        if method == "random":
-            return np.random.default_rng(seed).random(state.n)
-        if method == "wanda":
-            norms = input_norms(
-                self.model, self.layers, self.train, chunk=self.config.curvature.chunk
-            )
-            dense = state.dense_weights()
-            parts = [
-                wanda_scores(layer, dense[layer.parameter], norms[layer.name]).reshape(-1).cpu()
-                for layer in self.layers
-            ]
-            return np.asarray(torch.cat(parts).numpy())
-        if method == "gradient":
-            assert self._objective is not None
-            gradients = linearise_loss(
-                self.model,
-                self.layers,
-                state.dense_weights(),
-                self.train,
-                self._objective.loss,
-                dense_targets=self._objective.dense,
-                chunk=self.config.curvature.chunk,
-            )
-            flat = torch.cat([gradients.mean[layer.name].reshape(-1) for layer in self.layers])
-            return np.abs(flat.cpu().numpy() * state.dense)
-        return np.abs(state.dense)
+    def _partial(self, message: str, reached: ReconstructionResult | None) -> EngineResult:
+        """The result of a run that ends here: masks so far, and the values re-fitted so far."""
+        self.notes.append(message)
+        if reached is None:
+            return self._result(self.state.fitted_weights() or None)
+        self._take_reconstruction(reached)
+        return self._result(reached.values or None)
 
     def _run_global(
         self,
@@ -179,19 +197,10 @@ class PruningRun:
         start: npt.NDArray[np.bool_],
         seed: np.random.SeedSequence,
     ) -> None:
-        objective, state = self._objective, self.state
-        assert objective is not None
-
-        def loss(mask: npt.NDArray[np.bool_]) -> float | None:
-            return (
-                None if self.holdout is None else objective.value(state.weights(mask), self.holdout)
-            )
-
-        self._note_loss("dense", loss(np.ones(state.n, dtype=bool)))
-        self._note_loss("initial", loss(start))
-        GlobalSearch(
-            objective,
-            state,
+        assert self._objective is not None
+        search = GlobalSearch(
+            self._objective,
+            self.state,
             self.budgets,
             self.train,
             self.holdout,
@@ -202,25 +211,13 @@ class PruningRun:
             seed,
             self.callback,
             self.history,
-        ).run()
-        self._note_loss("masked", loss(state.mask))
-        if self.config.prune.refit:
-            order = forward_order(self.model, self.layers, self.state.dense_weights(), self.train)
-            held = None if self.holdout is None else lambda: float(loss(state.mask) or 0.0)
-            for fit in refit_state(self.model, state, order, self.train, self.config, held):
-                self._errors[fit.layer] = {"masked": fit.error_before}
-                if fit.accepted:
-                    self._errors[fit.layer]["refit"] = fit.error_after
-                else:
-                    self.notes.append(
-                        f"layer '{fit.layer}': the refit raised the held-out loss and was undone"
-                    )
-                if fit.damping > self.config.refit.damping:
-                    self.notes.append(
-                        f"layer '{fit.layer}': damping was raised to {fit.damping:g} of the mean "
-                        "diagonal for some rows"
-                    )
-        self._note_loss("final", loss(state.mask))
+            self.notes,
+        )
+        run = GlobalRun(self.model, search, self._order, self.notes, self._losses, self._errors)
+        try:
+            run.run(start)
+        finally:
+            self._errors = run.errors
 
     def _run_reconstruction(
         self, start: npt.NDArray[np.bool_], seed: np.random.SeedSequence
@@ -237,6 +234,7 @@ class PruningRun:
             self.solver,
             seed,
             self._on_block,
+            stop=self.stop,
         )
         self._take_reconstruction(result)
         return result.values
@@ -257,10 +255,10 @@ class PruningRun:
             ridge=0.0,
             density=self.budgets.density,
             solver=block.solver,
-            status="feasible",
-            gap=None,
+            status=block.status,
+            gap=block.gap,
             solve_s=block.solve_s,
-            wall_s=block.solve_s,
+            wall_s=block.wall_s,
         )
         self.history.append(record)
         if self.callback is not None:
@@ -270,9 +268,12 @@ class PruningRun:
         self.state.set_masks(result.masks)
         for row in result.layers:
             self._errors[row.layer] = {
-                "initial": row.initial,
-                "masked": row.masked,
-                **({} if row.refitted is None else {"refit": row.refitted}),
+                "error_initial": row.initial,
+                "error_masked": row.masked,
+                "error_refit": row.refitted,
+                "holdout_initial": row.holdout_initial,
+                "holdout_masked": row.holdout_masked,
+                "holdout_refit": row.holdout_refitted,
             }
             if row.refit_damped or row.refit_failed or row.refit_rejected:
                 self.notes.append(
@@ -281,20 +282,10 @@ class PruningRun:
                     f"{row.refit_rejected}"
                 )
 
-    def _values(self) -> dict[str, Tensor]:
-        """Values of the kept weights, by parameter name."""
-        return self.state.weights()
-
-    def _note_loss(self, when: str, value: float | None) -> None:
-        if value is not None:
-            self._losses[when] = value
-            log.info("held-out loss, %s: %.6g", when, value)
-
     def _result(self, values: dict[str, Tensor] | None) -> EngineResult:
         state = self.state
         rows = []
         for i, layer in enumerate(self.layers):
-            e = self._errors.get(layer.name, {})
             rows.append(
                 LayerReport(
                     name=layer.name,
@@ -302,9 +293,7 @@ class PruningRun:
                     shape=layer.shape,
                     kept=int(np.count_nonzero(state.mask[state.span(i)])),
                     total=layer.numel,
-                    error_initial=e.get("initial"),
-                    error_masked=e.get("masked"),
-                    error_refit=e.get("refit"),
+                    **self._errors.get(layer.name, {}),
                 )
             )
         report = RunReport(

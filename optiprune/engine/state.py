@@ -22,8 +22,9 @@ class WeightState:
     Attributes
     ----------
     layers : the layers, in order; layer i owns positions ``starts[i] .. starts[i + 1]``
-    dense : (P,) float32, the weights as they were given
-    values : (P,) float32, what each weight is when kept (dense until it is re-fitted)
+    dense : (P,) the weights as they were given; float32, or float64 if a layer's are, so that none
+        loses digits
+    values : (P,) in the same dtype, what each weight is when kept (dense until it is re-fitted)
     mask : (P,) bool
     """
 
@@ -32,9 +33,11 @@ class WeightState:
         params = dict(model.named_parameters())
         self._params = [params[layer.parameter] for layer in self.layers]
         self.starts = np.cumsum([0] + [layer.numel for layer in self.layers])
-        flat = [p.detach().float().reshape(-1).cpu() for p in self._params]
-        self.dense: npt.NDArray[np.float32] = torch.cat(flat).numpy().copy()
-        self.values: npt.NDArray[np.float32] = self.dense.copy()
+        double = any(p.dtype == torch.float64 for p in self._params)
+        dtype = torch.float64 if double else torch.float32
+        flat = [p.detach().to(dtype).reshape(-1).cpu() for p in self._params]
+        self.dense: npt.NDArray[np.floating] = torch.cat(flat).numpy().copy()
+        self.values: npt.NDArray[np.floating] = self.dense.copy()
         self.mask: npt.NDArray[np.bool_] = np.ones(self.n, dtype=bool)
 
     @property
@@ -53,15 +56,26 @@ class WeightState:
         """Layer number of each flat position."""
         return np.asarray(np.searchsorted(self.starts, index, side="right") - 1)
 
-    def weights(
-        self,
-        mask: npt.NDArray[np.bool_] | None = None,
-        values: npt.NDArray[np.float32] | None = None,
-    ) -> dict[str, Tensor]:
+    def weights(self, mask: npt.NDArray[np.bool_] | None = None) -> dict[str, Tensor]:
         """Parameter name -> masked weights, on the device and in the dtype of the parameter."""
         kept = self.mask if mask is None else mask
-        flat = torch.from_numpy(np.where(kept, self.values if values is None else values, 0.0))
-        return self._tensors(flat.float())
+        flat = torch.from_numpy(np.where(kept, self.values, np.zeros_like(self.values)))
+        return {
+            layer.parameter: flat[self.span(i)]
+            .reshape(layer.shape)
+            .to(device=p.device, dtype=p.dtype)
+            for i, (layer, p) in enumerate(zip(self.layers, self._params, strict=True))
+        }
+
+    def fitted_weights(self) -> dict[str, Tensor]:
+        """`weights` of the layers in which a kept weight is no longer at its dense value."""
+        moved = self.mask & (self.values != self.dense)
+        weights = self.weights()
+        return {
+            layer.parameter: weights[layer.parameter]
+            for i, layer in enumerate(self.layers)
+            if moved[self.span(i)].any()
+        }
 
     def dense_weights(self) -> dict[str, Tensor]:
         """Parameter name -> the model's own tensor, unmasked."""
@@ -86,14 +100,6 @@ class WeightState:
         for i, layer in enumerate(self.layers):
             if layer.parameter in values:
                 kept = self.mask[self.span(i)]
-                new = values[layer.parameter].detach().float().reshape(-1).cpu().numpy()
+                new = values[layer.parameter].detach().double().reshape(-1).cpu().numpy()
                 # a pruned weight that is restored later comes back at its dense value
                 self.values[self.span(i)] = np.where(kept, new, self.dense[self.span(i)])
-
-    def _tensors(self, flat: Tensor) -> dict[str, Tensor]:
-        return {
-            layer.parameter: flat[self.span(i)]
-            .reshape(layer.shape)
-            .to(device=p.device, dtype=p.dtype)
-            for i, (layer, p) in enumerate(zip(self.layers, self._params, strict=True))
-        }

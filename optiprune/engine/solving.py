@@ -1,0 +1,34 @@
+"""Call a solver as the engine does: check the answer, and let Ctrl-C through."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from optiprune.problems import CardinalityQP
+from optiprune.solvers import Solution, Solver, Stop, check_solution
+
+__all__ = ["solve_checked"]
+
+
+def solve_checked(
+    solver: Solver,
+    problem: CardinalityQP,
+    x0: npt.NDArray[np.int8],
+    seed: np.random.SeedSequence,
+    stop: Stop | None,
+) -> tuple[Solution, float]:
+    """(answer, its energy recomputed in float64).
+
+    Raises
+    ------
+    InvalidSolutionError
+        The answer is infeasible, or its energy is not what the solver says.
+    KeyboardInterrupt
+        The user interrupted the solver. It returns its incumbent then, which serves whoever called
+        it alone; a run of many solves has to end.
+    """
+    solution = solver.solve(problem, x0=x0, seed=seed, stop=stop)
+    if isinstance(solution, Solution) and solution.stats.stop_reason == "interrupted":
+        raise KeyboardInterrupt
+    return solution, check_solution(problem, solution)
