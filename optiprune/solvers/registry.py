@@ -121,7 +121,7 @@ def options_of(cls: type) -> dict[str, Any]:
     return out
 
 
-def get(name: str, **options: Any) -> Solver:
+def get(name: str, /, **options: Any) -> Solver:
     """Make the solver of that name with the given hyperparameters.
 
     >>> get("annealing", sweeps=200)  # doctest: +SKIP
