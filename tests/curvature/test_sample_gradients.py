@@ -435,3 +435,20 @@ def test_the_gradient_alone_keeps_no_activations() -> None:
     same = linearise_loss(model, layers, weights, data, cross_entropy, chunk=7).mean
     assert Watched.hooks == 1
     torch.testing.assert_close(got, same)
+
+
+def test_a_gradient_of_rounding_errors_alone_is_no_fault() -> None:
+    class Invariant(nn.Module):
+        """A softmax over positions does not feel what all of them get."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift, self.head = nn.Linear(2, 1), nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            same = x.mean(1, keepdim=True).expand_as(x)
+            p = torch.softmax(self.shift(same) + x[:, :, :1], 1)
+            return self.head((p * x).sum(1))
+
+    torch.manual_seed(0)
+    linearise(Invariant(), torch.randn(9, 50, 2))
