@@ -26,7 +26,8 @@ IGNORED = -100
 """Class label that does not count, as in torch."""
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
-"""(outputs, targets) -> scalar, the mean over the samples of the batch."""
+"""(outputs, targets) -> scalar, a mean over the batch. Batches are weighted by `loss_terms`; a mean
+over other terms than samples in a callable of the user's depends on how the data are cut."""
 LossName: TypeAlias = str
 
 
