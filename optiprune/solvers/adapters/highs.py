@@ -27,7 +27,7 @@ from optiprune.solvers.result import Status
 from .highs_options import check_options
 from .highs_run import fill_milp, highspy_module, new_highs, run_highs, set_option
 from .relaxation import relaxation_bound
-from .scaling import coefficient_scale, scaled
+from .scaling import coefficient_scale, scaled, with_scaled_rows
 
 __all__ = ["Highs", "relaxation_bound"]
 
@@ -116,7 +116,7 @@ class Highs(BaseSolver):
                 floor = relaxation_bound(problem, time_limit_s=max(watch.time_left, 0.0))
             except InfeasibleProblemError as e:
                 return Outcome(None, Status.INFEASIBLE, watch.stats("completed", str(e)))
-        model = _linear_model(scaled(problem, scale), self.linearisation)
+        model = _linear_model(with_scaled_rows(scaled(problem, scale)), self.linearisation)
         run = _Run(problem, model, watch)
         if watch.time_left <= 0:
             bound = None if floor == -math.inf else floor

@@ -14,8 +14,9 @@ from optiprune.solvers.errors import SolverError
 
 from .backend import load_backend
 from .interruptible import run_interruptible
+from .scaling import TINY
 
-__all__ = ["fill_milp", "highspy_module", "new_highs", "run_highs", "set_option"]
+__all__ = ["fill_milp", "highspy_module", "new_highs", "require_ok", "run_highs", "set_option"]
 
 _Vector = npt.NDArray[np.float64]
 
@@ -29,6 +30,7 @@ def new_highs(solver: str = "highs") -> Any:
     """A fresh, silent `highspy.Highs`: time limits are counted per object, cumulatively."""
     h = highspy_module(solver).Highs()
     set_option(h, "output_flag", False)
+    set_option(h, "small_matrix_value", TINY)  # 1e-9 by default, of which a thousand add up
     return h
 
 
@@ -50,13 +52,21 @@ def fill_milp(h: Any, model: LinearModel) -> None:
     matrix = lp.a_matrix_
     matrix.format_ = highspy.MatrixFormat.kRowwise
     matrix.num_col_, matrix.num_row_ = model.n_cols, model.n_rows
-    matrix.start_ = model.A.indptr
-    matrix.index_ = model.A.indices
-    matrix.value_ = model.A.data
+    rows = model.A.copy()
+    rows.data[np.abs(rows.data) <= TINY] = 0.0  # of products; those of budgets are gone already
+    rows.eliminate_zeros()
+    matrix.start_ = rows.indptr
+    matrix.index_ = rows.indices
+    matrix.value_ = rows.data
     kinds = highspy.HighsVarType
     lp.integrality_ = [kinds.kInteger if b else kinds.kContinuous for b in model.integrality]
-    if h.passModel(lp).name == "kError":
-        raise SolverError("HiGHS refuses the linearised model")
+    require_ok(h.passModel(lp), "the linearised rows")
+
+
+def require_ok(status: Any, what: str) -> None:
+    """Raise `SolverError` unless HiGHS took the data as they are: it warns of what it changes."""
+    if status.name != "kOk":
+        raise SolverError(f"HiGHS does not take {what} as they are ({status.name})")
 
 
 def run_highs(h: Any, cancel: Callable[[], None]) -> bool:

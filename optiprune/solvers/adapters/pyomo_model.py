@@ -19,7 +19,7 @@ from optiprune.solvers.result import Status
 
 from .pyomo_backends import Backend, backend_of, check_backend_options, solver_factory
 from .pyomo_call import Answer, call
-from .scaling import coefficient_scale, scaled
+from .scaling import coefficient_scale, scaled, with_scaled_rows
 
 __all__ = ["PyomoSolver"]
 
@@ -113,7 +113,7 @@ class PyomoSolver(BaseSolver):
             return Outcome(None, Status.NO_INCUMBENT, watch.stats("time"))
         backend = backend_of(self.solver)
         scale = coefficient_scale(problem)
-        unit = scaled(problem, scale)
+        unit = with_scaled_rows(scaled(problem, scale))
         linear, method = self._form(unit, backend)
         model = to_pyomo(unit, linearised=linear, method=method)
         warm = x0 is not None and problem.violation(x0) <= 1e-9

@@ -20,8 +20,8 @@ from optiprune.problems import (
 from optiprune.problems.linearise import constraint_rows
 from optiprune.solvers.errors import UnsupportedProblemError
 
-from .highs_run import highspy_module, new_highs, run_highs, set_option
-from .scaling import coefficient_scale, scaled
+from .highs_run import highspy_module, new_highs, require_ok, run_highs, set_option
+from .scaling import coefficient_scale, scaled, with_scaled_rows
 
 __all__ = ["relaxation_bound"]
 
@@ -67,7 +67,7 @@ def relaxation_bound(problem: Problem, *, time_limit_s: float = math.inf) -> flo
     if n == 0:
         return problem.offset
     scale = coefficient_scale(problem)
-    unit = scaled(problem, scale)
+    unit = with_scaled_rows(scaled(problem, scale))
     assert isinstance(unit, QuadraticProblem)
     q = unit.dense(np.float64)
     shift = float(np.linalg.eigvalsh(q)[0])
@@ -177,7 +177,7 @@ def _relaxed(cost: _Vector, rows: sp.csr_matrix, lower: _Vector, upper: _Vector)
     h.addVars(n, np.zeros(n), np.ones(n))
     h.changeColsCost(n, np.arange(n, dtype=np.int32), cost)
     if rows.shape[0]:
-        h.addRows(
+        status = h.addRows(
             rows.shape[0],
             lower,
             upper,
@@ -186,4 +186,5 @@ def _relaxed(cost: _Vector, rows: sp.csr_matrix, lower: _Vector, upper: _Vector)
             rows.indices.astype(np.int32),
             rows.data,
         )
+        require_ok(status, "the budgets")
     return h

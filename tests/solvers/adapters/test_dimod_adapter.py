@@ -219,7 +219,7 @@ def test_annealing_of_dwave_stops_by_the_clock() -> None:
         ({"sampler": 3}, SolverOptionError, "int is no dimod sampler"),
         ({"sampler": "dimod:TrackingComposite"}, SolverOptionError, "pass the instance"),
         ({"sampler": "no_such_pkg:S"}, BackendMissingError, "pip install no-such-pkg"),
-        ({"reads": 0}, SolverOptionError, "reads must be an integer >= 1, got 0"),
+        ({"reads": 0}, SolverOptionError, "reads must be >= 1, got 0"),
         ({"penalty": -1.0}, SolverOptionError, "penalty must be positive and finite, got -1.0"),
     ],
 )

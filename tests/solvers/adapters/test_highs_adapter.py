@@ -212,7 +212,7 @@ def test_auto_takes_fortet_for_sparse_problems() -> None:
         ({"linearisation": "mccormick"}, "'auto', 'fortet' or 'glover', got 'mccormick'"),
         ({"mip_gap": -1.0}, "mip_gap must be >= 0, got -1.0"),
         ({"mip_gap": float("nan")}, "mip_gap"),
-        ({"threads": 0}, "threads must be an integer >= 1, got 0"),
+        ({"threads": 0}, "threads must be >= 1, got 0"),
         ({"options": {"mip_rel_gapp": 1}}, "did you mean 'mip_rel_gap'"),
         ({"options": {"time_limit": 1.0}}, r"use stop=TimeLimit"),
         ({"options": {"mip_heuristic_effort": "much"}}, "refuses the option"),
