@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from optiprune import solvers
 from optiprune.problems import Problem
 from optiprune.problems.files import FORMATS, read_problem
+from optiprune.problems.files.atomic import replacing
 from optiprune.solvers import IterationLimit, NoImprovement, Solution, Stop, Target, TimeLimit
 
 from .console import output
@@ -55,6 +57,10 @@ def solve_command(
     max_n: Annotated[
         int | None, typer.Option(help="Refuse files with more variables.", show_default=False)
     ] = None,
+    instance: Annotated[
+        int | None,
+        typer.Option(help="Which instance of a bqp file with several, from 1.", show_default=False),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Solve a problem file. Exit code 0: solved; 1: no solution found; 2: bad input."""
@@ -62,16 +68,17 @@ def solve_command(
         options = parse_settings(setting or [])
         chosen = solvers.get(solver, **options)
         stop = _stop(time, iterations, target, no_improvement)
-        if out is not None and not out.resolve().parent.is_dir():
-            raise InputError(f"--out: there is no folder {out.resolve().parent}")
+        if out is not None:
+            _check_out(out)
         size = {} if max_n is None else {"max_n": max_n}
-        problem = read_problem(file, format=file_format, **size)
+        problem = read_problem(file, format=file_format, instance=instance, **size)
         x0 = None if start is None else _read_start(start, problem.n)
         solution = chosen.solve(problem, x0=x0, seed=seed, stop=stop)
         output().print(_table(file, problem, solution))
         if out is not None:
             record = _record(file, problem, solution, solver, options, seed)
-            out.write_text(json.dumps(record, indent=1) + "\n")
+            with replacing(out) as temporary:
+                temporary.write_text(json.dumps(record, indent=1) + "\n")
         if not solution.status.has_solution:
             raise typer.Exit(NO_SOLUTION)
 
@@ -97,11 +104,26 @@ def _stop(
     return solvers.AnyOf(tuple(criteria))
 
 
+def _check_out(path: Path) -> None:
+    """What can be known about --out before a solve that may take hours."""
+    target = path.resolve()
+    if not target.parent.is_dir():
+        raise InputError(f"--out: there is no folder {target.parent}")
+    if target.is_dir():
+        raise InputError(f"--out: {target} is a folder; name a file in it")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"--out: the folder {target.parent} cannot be written to")
+
+
 def _read_start(path: Path, n: int) -> np.ndarray:
     try:
-        x = np.asarray(json.loads(path.read_text())["x"])
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as e:
+        saved = json.loads(path.read_text())["x"]
+        x = None if saved is None else np.asarray(saved)
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        # ValueError: no text, no JSON, or rows of different lengths
         raise InputError(f"--start {path} is not a solution file written by --out: {e}") from None
+    if x is None:
+        raise InputError(f"--start {path} holds no solution: the solve that wrote it found none")
     if x.shape != (n,):
         raise InputError(f"--start {path} holds x of shape {x.shape}, the problem has n = {n}")
     return x

@@ -99,6 +99,9 @@ def test_exit_code_1_when_there_is_no_solution(tmp_path: Path) -> None:
         (["--format", "xml"], "unknown format 'xml'"),
         (["--max-n", "2"], "n = 3 is above the limit of 2"),
         (["--start", __file__], "not a solution file"),
+        (["--set", "name=x"], "has no option 'name'"),
+        (["--out", "/"], "is a folder"),
+        (["--instance", "1"], "npz file holds one problem"),
     ],
 )
 def test_bad_arguments(problem_file: Path, arguments: list[str], complaint: str) -> None:
@@ -107,6 +110,56 @@ def test_bad_arguments(problem_file: Path, arguments: list[str], complaint: str)
     assert complaint in result.stderr
     assert result.stderr.startswith("error: ")
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[" * 100_000, "not a solution file"),
+        ('{"x": null}', "holds no solution"),
+        ('{"x": [1, [2, 3]]}', "not a solution file"),
+        ('{"x": [1, 0]}', "shape (2,)"),
+        ('{"x": [1, 0, 2]}', "0 and 1 only"),
+        ('{"x": ["a", "b", "c"]}', "0 and 1 only"),
+        ('{"y": 1}', "not a solution file"),
+        ("[1, 2]", "not a solution file"),
+    ],
+)
+def test_bad_starts(problem_file: Path, tmp_path: Path, text: str, complaint: str) -> None:
+    start = tmp_path / "start.json"
+    start.write_text(text)
+    result = run("solve", problem_file, "--start", start)
+    assert result.exit_code == 2, result.output
+    assert complaint in result.stderr
+    assert "unexpected" not in result.stderr
+
+
+def test_a_failed_write_leaves_the_old_solution(
+    problem_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "solution.json"
+    out.write_text("old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    result = run("solve", problem_file, "-s", "greedy", "--out", out)
+    assert result.exit_code == 2
+    assert "disk full" in result.stderr
+    assert out.read_text() == "old"
+
+
+def test_files_with_several_instances(tmp_path: Path) -> None:
+    path = tmp_path / "several.bqp"
+    path.write_text("2\n2 1\n1 1 5\n3 1\n2 2 7\n")
+    result = run("solve", path)
+    assert result.exit_code == 2
+    assert "2 instances; say which" in result.stderr
+    result = run("solve", path, "--instance", 2)
+    assert result.exit_code == 0, result.output
+    assert "QUBO, n = 3" in result.output
+    assert run("solve", path, "--instance", 3).exit_code == 2
 
 
 def test_bad_files(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def read_bqp(
     path: str | os.PathLike[str],
     *,
     sense: Sense = "max",
-    instance: int = 1,
+    instance: int | None = None,
     max_n: int = MAX_N,
 ) -> QUBO:
     """Read a QUBO.
@@ -47,13 +47,14 @@ def read_bqp(
     Parameters
     ----------
     sense : "max" (the OR-Library's: the QUBO's energy is minus the file's value) or "min"
-    instance : which instance of a file that holds several, from 1
+    instance : which instance of a file that holds several, from 1; needed only there
     max_n : refuse files that declare more variables
 
     Raises
     ------
     FileFormatError
-        With path and line, for anything malformed, truncated or too large.
+        With path and line, for anything malformed, truncated or too large, and for several
+        instances without a word on which.
     ProblemError
         For an unknown sense, or an instance that the file does not have.
     """
@@ -65,7 +66,10 @@ def read_bqp(
         several = len(header) == 1
         if several:
             count = lines.integer(header[0], "the number of instances", 1, 10_000)
+            if instance is None and count > 1:
+                raise lines.error(f"the file holds {count} instances; say which, 1 .. {count}")
             header = lines.next("the header 'n nnz'")
+        instance = 1 if instance is None else instance
         if not 1 <= instance <= count:
             raise ProblemError(f"{source} holds {count} instances, not number {instance}")
         found = None

@@ -50,6 +50,7 @@ def read_problem(
     *,
     format: str | None = None,  # noqa: A002
     max_n: int = MAX_N,
+    instance: int | None = None,
 ) -> Problem:
     """Read a problem file.
 
@@ -57,6 +58,7 @@ def read_problem(
     ----------
     format : one of `FORMATS`, or None to go by the suffix
     max_n : refuse files that declare more variables, before memory is taken
+    instance : which instance of a bqp file that holds several, from 1
 
     A bqp file is read as the OR-Library means it: maximised (`read_bqp` has the option).
 
@@ -65,12 +67,17 @@ def read_problem(
     FileFormatError
         The file is malformed, truncated or too large; the message has path and line.
     ProblemError
-        Unknown format or suffix; the message lists the valid ones.
+        Unknown format or suffix, and the message lists the valid ones; an instance of another
+        format, or one that the file does not have.
     OSError
         The file cannot be opened.
     """
-    reader = _READERS[_format(path, format)]
-    return reader(path, max_n=max_n)
+    name = _format(path, format)
+    if instance is None:
+        return _READERS[name](path, max_n=max_n)
+    if name != "bqp":
+        raise ProblemError(f"a {name} file holds one problem; instance is for bqp files")
+    return read_bqp(path, max_n=max_n, instance=instance)
 
 
 def write_problem(
