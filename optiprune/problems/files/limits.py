@@ -12,9 +12,13 @@ __all__ = ["MAX_N", "check_memory", "check_size", "located"]
 MAX_N = 50_000
 """Largest number of variables that readers accept unless told otherwise."""
 
+_MAX_MESSAGE = 500
+
 
 def located(path: Path, line: int | None, message: str) -> FileFormatError:
     """The error for a fault in a file: ``path:line: message`` (line counts from 1)."""
+    if len(message) > _MAX_MESSAGE:  # a file of garbage may hold very long names
+        message = message[:_MAX_MESSAGE] + "..."
     return FileFormatError(f"{path}:{line}: {message}" if line else f"{path}: {message}")
 
 

@@ -51,7 +51,8 @@ _FLOATS = frozenset({"<f4", "<f8"})
 # as numpy writes it, and nothing else: its own reader evaluates Python literals
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(?P<descr>[^']{1,16})', "
-    rb"'fortran_order': (?P<order>True|False), 'shape': \((?P<shape>(?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n",
+    rb"'fortran_order': (?P<order>True|False), "
+    rb"'shape': \((?P<shape>(?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n",
     re.DOTALL,
 )
 _MAX_RATIO = 1100  # deflate cannot do better than about 1032 : 1
