@@ -167,7 +167,7 @@ def test_a_problem_or_a_format_error(tmp_path, case, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-@relaxed(6000)
+@relaxed(2500)
 @given(data=st.data(), seed=st.integers(0, 2**32))
 def test_a_problem_or_a_format_error_at_length(tmp_path, name, data, seed):
     fuzz(tmp_path, name, data.draw(st.sampled_from(KINDS[name])), seed)
