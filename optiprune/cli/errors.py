@@ -11,11 +11,12 @@ import typer
 
 from optiprune.solvers import SolverError
 
-__all__ = ["BAD_INPUT", "DEFECT", "NO_SOLUTION", "Debug", "InputError", "reporting"]
+__all__ = ["BAD_INPUT", "DEFECT", "INTERRUPTED", "NO_SOLUTION", "Debug", "InputError", "reporting"]
 
 NO_SOLUTION = 1
 BAD_INPUT = 2
 DEFECT = 3
+INTERRUPTED = 130
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -40,7 +41,7 @@ def reporting(debug: bool) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     except _EXPECTED as e:
         if debug:
             traceback.print_exc()

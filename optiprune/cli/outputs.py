@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 from .json_values import plain
@@ -59,20 +59,28 @@ class Outputs:
                 "--out, or replace them with --force"
             )
         self._old = there
+        self._recorded = 0
+
+    def record(self, step: Any) -> None:
+        """Add a step to the history while the run goes on: what is in it survives a crash.
+
+        It goes to a file beside the results, which are those of an earlier run until `begin`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{self._names['history']}.part"
+        with open(part, "a" if self._recorded else "w", encoding="utf-8") as file:
+            file.write(history_line(step))
+        self._recorded += 1
 
     def begin(self) -> None:
         """Make the folder and remove the results that are to be replaced.
 
-        Called when nothing but the search itself can fail any more. Results of another run must not
-        be taken for ours if this one ends early.
+        Called when there is something to replace them with: a run that ends without a result must
+        not take an earlier one along, and no file of that one may stay among the new.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in self._old:
             (self.folder / name).unlink(missing_ok=True)
-
-    def open_history(self) -> TextIO:
-        """The history file while the run goes on: what is in it survives a crash."""
-        return open(self.folder / self._names["history"], "w", encoding="utf-8")
 
     def write_history(self, records: Iterable[Any]) -> None:
         self._write(self._names["history"], "".join(history_line(r) for r in records))

@@ -13,8 +13,8 @@ from rich.table import Table
 from optiprune import __version__
 
 from .console import output
-from .errors import NO_SOLUTION, Debug, reporting
-from .outputs import Outputs, history_line
+from .errors import INTERRUPTED, NO_SOLUTION, Debug, reporting
+from .outputs import Outputs
 from .run_config import RunConfig, load_run_config
 from .run_inputs import RunInputs
 
@@ -56,44 +56,39 @@ def prune_command(
         run = load_run_config(file, changes)
         inputs = RunInputs.find(run, file.resolve().parent)
         outputs = Outputs(inputs.run, Path(inputs.run.output.dir), force=force)
-        if not _run(inputs, outputs, str(file)):
-            raise typer.Exit(NO_SOLUTION)
+        code = _run(inputs, outputs, str(file))
+        if code:
+            raise typer.Exit(code)
 
 
-def _run(inputs: RunInputs, outputs: Outputs, file: str) -> bool:
-    """Prune and write; False if a step failed and only what was reached before is on disk."""
+def _run(inputs: RunInputs, outputs: Outputs, file: str) -> int:
+    """Prune and write; the exit code, not 0 if only what was reached until then is on disk."""
     from optiprune.api import optimize_masks
-    from optiprune.engine.errors import StepFailedError
+    from optiprune.engine.errors import RunInterruptedError, StepFailedError
 
     run = inputs.run
     model = inputs.model()
     before = inputs.evaluate(model)
     calibration, holdout = inputs.calibration(), inputs.holdout()
+    started = time.perf_counter()
+    failure, code = "", 0
+    try:
+        result = optimize_masks(
+            model,
+            calibration,
+            holdout=holdout,
+            config=run.engine_config(),
+            callback=outputs.record,
+        )
+    except (StepFailedError, RunInterruptedError) as e:
+        if e.partial is None:
+            raise
+        result, failure = e.partial, str(e)
+        code = NO_SOLUTION if isinstance(e, StepFailedError) else INTERRUPTED
+        result.masks.apply(model)
+    seconds = time.perf_counter() - started
     outputs.begin()
     outputs.write_config(run)
-    started = time.perf_counter()
-    failure = ""
-    with outputs.open_history() as history:
-
-        def record(step: Any) -> None:
-            history.write(history_line(step))
-            history.flush()
-
-        try:
-            result = optimize_masks(
-                model,
-                calibration,
-                holdout=holdout,
-                config=run.engine_config(),
-                callback=record,
-            )
-        except StepFailedError as e:
-            if e.partial is None:
-                raise
-            result, failure = e.partial, str(e)
-            result.masks.apply(model)
-    seconds = time.perf_counter() - started
-    after = inputs.evaluate(model)
     outputs.write_history(result.history)
     outputs.write_masks(result.masks, config=run.engine_config())
     outputs.write_model(model)
@@ -104,14 +99,16 @@ def _run(inputs: RunInputs, outputs: Outputs, file: str) -> bool:
         "seconds": seconds,
         "sparsity_asked": run.prune.sparsity,
         "dense": before,
-        "pruned": after,
+        "pruned": None,
         "report": result.report,
     }
     outputs.write_summary(summary)
+    after = inputs.evaluate(model)  # the user's code may fail; the result is on disk by now
+    outputs.write_summary({**summary, "pruned": after})
     _print(run, result, before, after, seconds, outputs)
     if failure:
         typer.echo(f"error: {failure}\nThe result up to there was written.", err=True)
-    return not failure
+    return code
 
 
 def _print(

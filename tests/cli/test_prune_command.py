@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,12 @@ def no_iterable(): return 3
 def no_module(): return [1]
 def broken(): raise RuntimeError("out of coffee")
 def no_table(model): return 0.97
+def measures_once(model):
+    calls.append(1)
+    if len(calls) > 1:
+        raise RuntimeError("test set unreachable")
+    return {"calls": 1}
+def wrong_labels(): return [(x, y + 4) for x, y in batches()]
 not_callable = 3
 """
 
@@ -247,3 +256,80 @@ def test_a_solver_that_breaks_leaves_what_was_reached(
     assert len((out / "history.jsonl").read_text().splitlines()) == 1
     weights = load_file(out / "model.safetensors")
     assert sum(int(weights[n].count_nonzero()) for n in ("0.weight", "2.weight")) == 128
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("sparsity = 0.5", "sparsity = 0.9999", "lower it"),
+        ("user.py:batches", "user.py:wrong_labels", "raised IndexError"),
+        ("[prune]", '[layers]\ninclude = ["nowhere"]\n[prune]', "matches no layer"),
+        ("[solver]", "[solver]\ntime_limit = -1", "time_limit"),
+    ],
+)
+def test_force_keeps_old_results_while_the_engine_refuses(
+    folder: Path, old: str, new: str, complaint: str
+) -> None:
+    assert run("prune", folder / "run.toml").exit_code == 0
+    out = folder / "results"
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    refused = run("prune", change(folder, old, new), "--force")
+    assert refused.exit_code == 2, refused.output + refused.stderr
+    assert complaint in refused.stderr
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert run("prune", change(folder, new, old), "--force").exit_code == 0
+
+
+def test_a_measure_that_fails_costs_no_result(folder: Path) -> None:
+    result = run("prune", change(folder, "user.py:evaluate", "user.py:measures_once"))
+    assert result.exit_code == 2
+    assert "test set unreachable" in result.stderr
+    out = folder / "results"
+    assert {p.name for p in out.iterdir()} == FILES
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["dense"] == {"calls": 1}
+    assert summary["pruned"] is None
+    assert summary["report"]["density"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_ctrl_c_ends_the_run_and_keeps_what_was_reached(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, good: int
+) -> None:
+    from optiprune.solvers.native.greedy import Greedy
+
+    original = Greedy._solve
+    calls = []
+
+    def interrupted(self: Greedy, *arguments: object) -> object:
+        calls.append(1)
+        if len(calls) > good:
+            raise KeyboardInterrupt
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Greedy, "_solve", interrupted)
+    result = run("prune", folder / "run.toml")
+    assert result.exit_code == 130, result.output + result.stderr
+    assert "interrupted" in result.stderr
+    assert len(calls) == good + 1
+    out = folder / "results"
+    if not good:
+        assert not out.exists()
+        return
+    assert {p.name for p in out.iterdir()} == FILES
+    assert json.loads((out / "summary.json").read_text())["failed"] == "interrupted after 1 steps"
+
+
+def test_threads_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optiprune import cli
+
+    seen = []
+    monkeypatch.setattr(cli, "app", lambda: seen.append(os.environ.get("OMP_WAIT_POLICY")))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    cli.main()
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    cli.main()
+    assert seen == ["ACTIVE", "PASSIVE"]
+    # it has to be set before torch is loaded
+    code = "import sys, optiprune.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
