@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -23,6 +23,7 @@ from optiprune.problems import (
 )
 
 from .errors import UnsupportedProblemError
+from .many import solve_each
 from .result import Solution, SolveStats, Status
 from .stop import Limits, Stop, limits
 
@@ -80,6 +81,16 @@ class Solver(Protocol):
         stop: Stop | None = None,
     ) -> Solution: ...
 
+    def solve_many(
+        self,
+        problems: Sequence[Problem],
+        *,
+        x0s: Sequence[npt.ArrayLike | None] | None = None,
+        seed: int | np.random.SeedSequence = 0,
+        stop: Stop | None = None,
+        workers: int = 1,
+    ) -> list[Solution]: ...
+
 
 @dataclass(slots=True)
 class Watch:
@@ -97,6 +108,12 @@ class Watch:
     best: float = math.inf
     last_improvement: int = 0
     trajectory: list[tuple[float, float]] = field(default_factory=list)
+    # set from another thread to end the solve; shared by all solves of a `solve_many`
+    interrupt: threading.Event | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.interrupt is not None and self.interrupt.is_set()
 
     @property
     def elapsed(self) -> float:
@@ -119,6 +136,8 @@ class Watch:
         """The first criterion that is met, or None."""
         if self.best <= self.limits.target:
             return "target"
+        if self.interrupted:
+            return "interrupted"
         if self.elapsed >= self.limits.time_s:
             return "time"
         if self.moves >= self.limits.iterations:
@@ -203,16 +222,7 @@ class BaseSolver(ABC):
         ProblemError
             If x0 has a wrong shape or holds anything but 0 and 1.
         """
-        self.require_support(problem)
-        start = None if x0 is None else as_binary(x0, problem.n)
-        watch = Watch(limits(stop))
-        try:
-            outcome = self._solve(problem, start, as_seed(seed), watch)
-        except KeyboardInterrupt:
-            if start is None or problem.violation(start) > 1e-9:
-                raise
-            outcome = Outcome(start, Status.FEASIBLE, watch.stats("interrupted"))
-        return self._finish(problem, start, watch, outcome)
+        return self._run(problem, x0, as_seed(seed), Watch(limits(stop)))
 
     def solve_many(
         self,
@@ -226,7 +236,14 @@ class BaseSolver(ABC):
         """Solve each problem by itself, in ``workers`` threads; ``stop`` holds for each problem.
 
         Problem i is seeded with the i-th child of ``seed``, so the answers do not depend on
-        ``workers``. Raises ValueError if ``x0s`` has another length or workers < 1.
+        ``workers``. After Ctrl-C the list is complete all the same: incumbents of the problems
+        under way, and of those not begun the start, or NO_INCUMBENT without a feasible one; their
+        ``stats.stop_reason`` is "interrupted". A second Ctrl-C is raised.
+
+        Raises
+        ------
+        ValueError
+            If ``x0s`` has another length or workers < 1; else as `solve`.
         """
         starts = [None] * len(problems) if x0s is None else list(x0s)
         if len(starts) != len(problems):
@@ -235,13 +252,32 @@ class BaseSolver(ABC):
             raise ValueError(f"workers must be >= 1, got {workers}")
         seeds = as_seed(seed).spawn(len(problems))
 
-        def one(i: int) -> Solution:
-            return self.solve(problems[i], x0=starts[i], seed=seeds[i], stop=stop)
+        interrupt = threading.Event()
 
-        if workers == 1 or len(problems) < 2:
-            return [one(i) for i in range(len(problems))]
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(one, range(len(problems))))
+        def one(i: int) -> Solution:
+            watch = Watch(limits(stop), interrupt=interrupt)
+            return self._run(problems[i], starts[i], seeds[i], watch)
+
+        return solve_each(one, len(problems), workers, interrupt)
+
+    def _run(
+        self,
+        problem: Problem,
+        x0: npt.ArrayLike | None,
+        seed: np.random.SeedSequence,
+        watch: Watch,
+    ) -> Solution:
+        self.require_support(problem)
+        start = None if x0 is None else as_binary(x0, problem.n)
+        # without an answer; `_finish` puts a feasible start in its place
+        outcome = Outcome(None, Status.NO_INCUMBENT, watch.stats("interrupted"))
+        if not watch.interrupted:
+            try:
+                outcome = self._solve(problem, start, seed, watch)
+            except KeyboardInterrupt:
+                if start is None or problem.violation(start) > 1e-9:
+                    raise
+        return self._finish(problem, start, watch, outcome)
 
     def require_support(self, problem: Problem) -> None:
         """Raise `UnsupportedProblemError` unless this solver takes the problem."""

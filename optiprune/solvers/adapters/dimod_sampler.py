@@ -104,7 +104,7 @@ class DimodSampler(BaseSolver):
         if has_parameter(sampler, "interrupt_function"):
             arguments["interrupt_function"] = stop
         sample_set, interrupted = run_interruptible(
-            lambda: form.sample(sampler, arguments), stop.set
+            lambda: form.sample(sampler, arguments), stop.set, watch
         )
         reason = "completed"
         if interrupted:

@@ -129,7 +129,7 @@ class Highs(BaseSolver):
             start.col_value = model.extend(x0).tolist()
             h.setSolution(start)
         run.listen(h)
-        interrupted = run_highs(h, run.cancel)
+        interrupted = run_highs(h, run.cancel, watch)
         return self._outcome(h, run, scale, floor, interrupted)
 
     def _set_options(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.problems.linearise import LinearModel
+from optiprune.solvers.base import Watch
 from optiprune.solvers.errors import SolverError
 
 from .backend import load_backend
@@ -69,11 +70,11 @@ def require_ok(status: Any, what: str) -> None:
         raise SolverError(f"HiGHS does not take {what} as they are ({status.name})")
 
 
-def run_highs(h: Any, cancel: Callable[[], None]) -> bool:
+def run_highs(h: Any, cancel: Callable[[], None], watch: Watch | None = None) -> bool:
     """``h.run()``; whether the user interrupted it, in which case ``cancel()`` must stop it.
 
     It runs in a thread of its own, for Ctrl-C and for another reason: HiGHS keeps one task executor
     a thread, whose size is fixed by the first solve there. In the caller's thread, a second solve
     with another number of threads would fail.
     """
-    return run_interruptible(h.run, cancel)[1]
+    return run_interruptible(h.run, cancel, watch)[1]

@@ -6,16 +6,20 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from optiprune.solvers.base import Watch
+
 __all__ = ["run_interruptible"]
 
 _T = TypeVar("_T")
 
 
-def run_interruptible(work: Callable[[], _T], cancel: Callable[[], None]) -> tuple[_T, bool]:
+def run_interruptible(
+    work: Callable[[], _T], cancel: Callable[[], None], watch: Watch | None = None
+) -> tuple[_T, bool]:
     """``(work(), whether the user interrupted it)``, with ``work`` in a thread of its own.
 
-    On Ctrl-C, ``cancel()`` must make ``work`` come to its end; a second Ctrl-C is raised. Errors of
-    ``work`` are raised here.
+    On Ctrl-C, here or where ``watch`` learns of it, ``cancel()`` must make ``work`` come to its
+    end; a second Ctrl-C is raised. Errors of ``work`` are raised here.
     """
     done = threading.Event()
     answers: list[_T] = []
@@ -35,6 +39,9 @@ def run_interruptible(work: Callable[[], _T], cancel: Callable[[], None]) -> tup
     while not done.is_set():
         try:
             done.wait(0.1)
+            if watch is not None and watch.interrupted and not interrupted:
+                interrupted = True
+                cancel()
         except KeyboardInterrupt:
             cancel()
             if interrupted:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optiprune.solvers.base import Watch
 from optiprune.solvers.result import Status
 
 from .interruptible import run_interruptible
@@ -67,6 +68,7 @@ def call(
     time_limit_s: float,
     warm_start: bool,
     is_highs: bool,
+    watch: Watch,
 ) -> Answer:
     """Solve a model of `to_pyomo` and read ``model.x`` back."""
     from pyomo.common.log import LoggingIntercept
@@ -80,7 +82,7 @@ def call(
     log = io.StringIO()
     with _ONE_AT_A_TIME, LoggingIntercept(log, "pyomo"):
         try:
-            results, interrupted = _solve(solver, model, arguments, is_highs)
+            results, interrupted = _solve(solver, model, arguments, is_highs, watch)
             values = _load(model, results)
         except Exception as e:  # every plugin has errors of its own; its words are passed on
             text = f"{type(e).__name__}: {e}"
@@ -102,7 +104,9 @@ def call(
     return Answer(values, proof, reason, _bound(results), words)
 
 
-def _solve(solver: Any, model: Any, arguments: dict[str, Any], is_highs: bool) -> tuple[Any, bool]:
+def _solve(
+    solver: Any, model: Any, arguments: dict[str, Any], is_highs: bool, watch: Watch
+) -> tuple[Any, bool]:
     """``(results, whether the user interrupted)``.
 
     Pyomo's HiGHS interfaces sit in C++ until it is done and lose the incumbent to Ctrl-C; the
@@ -117,7 +121,7 @@ def _solve(solver: Any, model: Any, arguments: dict[str, Any], is_highs: bool) -
         if stop is not None:
             stop()
 
-    return run_interruptible(lambda: solver.solve(model, **arguments), cancel)
+    return run_interruptible(lambda: solver.solve(model, **arguments), cancel, watch)
 
 
 def _ask_for_warm_start(solver: Any, arguments: dict[str, Any]) -> None:

@@ -132,6 +132,7 @@ class PyomoSolver(BaseSolver):
             time_limit_s=left,
             warm_start=warm and backend.warm_start,
             is_highs=used in ("highs", "appsi_highs"),
+            watch=watch,
         )
         return _outcome(problem, answer, watch, scale, used, ignored)
 

@@ -234,7 +234,7 @@ class TestAuto:
         assert sol.stats.extra["chosen"] == chosen
 
     def test_few_assignments_that_are_much_work_are_not_visited(self):
-        # C(500, 2) and C(300, 2) of them: a path in the tree is as long as k, and a pivot costs its square
+        # C(500, 2) of them: a path in the tree is as long as k, and a pivot costs its square
         for p, chosen in (
             (layer_problem(500, 498), "annealing"),
             (layer_problem(40, 37), "exhaustive"),

@@ -1,0 +1,62 @@
+"""One solve after another, or in threads, such that Ctrl-C ends all of them with what they have."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
+from .result import Solution
+
+__all__ = ["solve_each"]
+
+
+def solve_each(
+    solve: Callable[[int], Solution], count: int, workers: int, interrupt: threading.Event
+) -> list[Solution]:
+    """``[solve(0), ..., solve(count - 1)]`` in ``workers`` threads.
+
+    Ctrl-C sets ``interrupt``, at which every ``solve`` must come to its end, at once where it has
+    not begun; a second one is raised. The first error is raised, and no further solve begun.
+    """
+    if workers == 1 or count < 2:
+        return [_alone(solve, i, interrupt) for i in range(count)]
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(solve, i) for i in range(count)]
+        try:
+            _wait(futures, interrupt)
+            return [f.result() for f in futures]
+        except BaseException:
+            interrupt.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _alone(solve: Callable[[int], Solution], i: int, interrupt: threading.Event) -> Solution:
+    """One solve in the main thread, which may see the signal itself and answer with what it has."""
+    try:
+        solution = solve(i)
+    except KeyboardInterrupt:
+        if interrupt.is_set():
+            raise
+        interrupt.set()
+        return solve(i)
+    if solution.stats.stop_reason == "interrupted":
+        interrupt.set()
+    return solution
+
+
+def _wait(futures: list[Future[Solution]], interrupt: threading.Event) -> None:
+    """Until all are done or one has failed."""
+    pending = set(futures)
+    while pending:
+        try:
+            # in short turns: Windows delivers no signal to a thread that waits on a lock
+            done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+        except KeyboardInterrupt:
+            if interrupt.is_set():
+                raise
+            interrupt.set()
+            continue
+        if any(f.exception() is not None for f in done):
+            return
