@@ -297,6 +297,14 @@ class TestLpAndMps:
             read_mps(path)
         assert str(e.value).startswith(f"{path}:{line}: ")
 
+    @pytest.mark.parametrize(("max_n", "line"), [(1, 4), (0, 2), (-5, 2)])
+    def test_too_many_variables(self, tmp_path, max_n, line):
+        path = tmp_path / "p.lp"
+        path.write_text("min\n obj: a\nbin\n b\n a\nend\n")
+        with pytest.raises(FileFormatError, match=f":{line}: n = 2 is above the limit"):
+            read_lp(path, max_n=max_n)
+        assert read_lp(path, max_n=2).n == 2
+
     def test_integers_beyond_binary_are_refused(self, tmp_path):
         path = tmp_path / "p.lp"
         path.write_text("min\n obj: a\nst\n c: a >= 1\nbounds\n a <= 5\ngen\n a\nend\n")

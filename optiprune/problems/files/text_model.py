@@ -96,7 +96,8 @@ class TextModel:
                     f"variable {column.name!r} is not binary; linearised and mixed models cannot "
                     "be read back, write .npz to keep a problem",
                 )
-        check_size(self.path, self.columns[min(n - 1, max_n)].line, n, max_n)
+        first_above = self.columns[max(0, min(n - 1, max_n))]
+        check_size(self.path, first_above.line, n, max_n)
         check_memory(self.path, None, 8 * (3 * n * n + 2 * m * n), f"{n} variables and {m} rows")
         to = _variable_order([column.name for column in self.columns])
         sign = -1.0 if self.maximise else 1.0
