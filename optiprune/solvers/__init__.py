@@ -22,6 +22,7 @@ from .errors import (
     UnknownSolverError,
     UnsupportedProblemError,
 )
+from .lower_bound import LowerBound, bound
 from .registry import from_table, get, names, options_of, register, solver_class, unregister
 from .result import Solution, SolveStats, Status
 from .stop import AnyOf, IterationLimit, NoImprovement, Stop, Target, TimeLimit
@@ -33,6 +34,7 @@ __all__ = [
     "Capabilities",
     "InvalidSolutionError",
     "IterationLimit",
+    "LowerBound",
     "NoImprovement",
     "Outcome",
     "Solution",
@@ -47,6 +49,7 @@ __all__ = [
     "UnknownSolverError",
     "UnsupportedProblemError",
     "Watch",
+    "bound",
     "check_solution",
     "from_table",
     "get",

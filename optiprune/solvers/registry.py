@@ -38,6 +38,7 @@ _BUILT_IN = {
     "annealing": "optiprune.solvers.native.annealing:Annealing",
     "auto": "optiprune.solvers.native.auto:Auto",
     "dimod": "optiprune.solvers.adapters.dimod_sampler:DimodSampler",
+    "exact": "optiprune.solvers.native.branch_and_bound:BranchAndBound",
     "exhaustive": "optiprune.solvers.native.exhaustive:Exhaustive",
     "greedy": "optiprune.solvers.native.greedy:Greedy",
     "highs": "optiprune.solvers.adapters.highs:Highs",
