@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from optiprune.config import Config
-from optiprune.curvature import CalibrationSet, linearise_loss
+from optiprune.curvature import CalibrationSet
 from optiprune.curvature.gram import input_norms, wanda_scores
 
 from .budgets import Budgets
@@ -48,16 +48,8 @@ def first_scores(
         return np.asarray(torch.cat(parts).numpy())
     if method == "gradient":
         assert objective is not None
-        gradients = linearise_loss(
-            model,
-            state.layers,
-            state.dense_weights(),
-            train,
-            objective.loss,
-            dense_targets=objective.dense,
-            chunk=chunk,
-        )
-        flat = torch.cat([gradients.mean[layer.name].reshape(-1) for layer in state.layers])
+        gradients = objective.gradients(state.dense_weights(), train)
+        flat = torch.cat([gradients[layer.name].reshape(-1) for layer in state.layers])
         return np.abs(flat.cpu().numpy() * state.dense)
     return np.abs(state.dense)
 

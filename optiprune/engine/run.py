@@ -15,7 +15,13 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from optiprune.config import Config, ConfigError, ignored_options
-from optiprune.curvature import CalibrationError, CalibrationSet, PrunableLayer, find_layers
+from optiprune.curvature import (
+    CalibrationError,
+    CalibrationSet,
+    PrunableLayer,
+    find_layers,
+    require_matches,
+)
 from optiprune.curvature.capture import forward_order
 from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_loss
 from optiprune.problems import CardinalityQP
@@ -89,6 +95,11 @@ class PruningRun:
         options = self.config.layers
         self.layers = find_layers(
             self.model, include=options.include, exclude=options.exclude, types=options.types
+        )
+        require_matches(
+            "layers.sparsity",
+            options.sparsity,
+            [name for layer in self.layers for name in layer.module_names],
         )
         self.state = WeightState(self.model, self.layers)
         self.budgets = make_budgets(self.state, self.config)

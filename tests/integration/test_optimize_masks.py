@@ -244,6 +244,11 @@ def test_density_that_rounds_to_nothing(digits: Any) -> None:
     )
 
 
+def test_a_layer_pattern_that_matches_nothing(digits: Any) -> None:
+    for option in ({"sparsity": {"hed": 0.0}}, {"exclude": ["hed"]}, {"include": ["hed"]}):
+        refused(digits, LayerError, "hed", sparsity=0.5, config={"layers": option})
+
+
 def test_infeasible_pattern(digits: Any) -> None:
     refused(digits, BudgetError, "does not fit", pattern="2:7")
     refused(digits, ConfigError, "pattern", pattern="4:2")
