@@ -12,6 +12,7 @@ if __name__ != "optiprune.solvers":
         "(a second import under another name makes second classes and poisons numba's cache)"
     )
 
+from .adapters.relaxation import relaxation_bound
 from .base import BaseSolver, Capabilities, Outcome, Solver, Watch
 from .check import check_solution
 from .errors import (
@@ -56,6 +57,7 @@ __all__ = [
     "names",
     "options_of",
     "register",
+    "relaxation_bound",
     "solver_class",
     "unregister",
 ]
