@@ -39,7 +39,7 @@ def check_solution(problem: Problem, solution: Solution, *, tolerance: float = 1
     except ProblemError as e:
         raise InvalidSolutionError(f"{who} returned a bad assignment: {e}") from None
     violation = problem.violation(x)
-    if violation > 1e-9:
+    if violation > 0:
         raise InvalidSolutionError(f"{who} returned an infeasible x (violation {violation:g})")
     energy = problem.energy(x)
     if isinstance(problem, MIQP) and solution.weights is not None:

@@ -47,7 +47,7 @@ def interrupt_after():
 
 @dataclass(frozen=True)
 class Quick(BaseSolver):
-    """Solves ``quick`` problems at once, then works until it is interrupted."""
+    """Solves the first ``quick`` problems at once, works on others until it is interrupted."""
 
     quick: int
     begun: list[int]
@@ -58,7 +58,7 @@ class Quick(BaseSolver):
     def _solve(self, problem: Any, x0: Any, seed: Any, watch: Any) -> Outcome:
         self.begun.append(problem.n)
         x = np.arange(problem.n) < problem.k[0]
-        if len(self.begun) <= self.quick:
+        if any(problem is p for p in PROBLEMS[: self.quick]):
             return Outcome(x, Status.FEASIBLE, watch.stats("completed"))
         while watch.reason_to_stop() is None:
             time.sleep(0.01)

@@ -124,7 +124,7 @@ class Highs(BaseSolver):
         h = new_highs()
         fill_milp(h, model)
         self._set_options(h, seed, watch, problem, scale)
-        if x0 is not None and problem.violation(x0) <= 1e-9:
+        if x0 is not None and problem.is_feasible(x0):
             start = highspy_module().HighsSolution()
             start.col_value = model.extend(x0).tolist()
             h.setSolution(start)
@@ -215,7 +215,7 @@ class _Run:
             x = self.model.extract(np.asarray(z, dtype=np.float64))
         except ProblemError:
             return  # not integral after all: HiGHS's word is not enough
-        if self.problem.violation(x) > 1e-9:
+        if not self.problem.is_feasible(x):
             return
         energy = self.problem.energy(x)
         if energy < self.energy:

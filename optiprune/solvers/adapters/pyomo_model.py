@@ -116,7 +116,7 @@ class PyomoSolver(BaseSolver):
         unit = with_scaled_rows(scaled(problem, scale))
         linear, method = self._form(unit, backend)
         model = to_pyomo(unit, linearised=linear, method=method)
-        warm = x0 is not None and problem.violation(x0) <= 1e-9
+        warm = x0 is not None and problem.is_feasible(x0)
         if warm and backend.warm_start:
             _set_start(model, unit, x0, linear, method)
         if watch.time_left <= 0:
@@ -201,7 +201,7 @@ def _outcome(
         else:
             parts.append("the back end's answer was not binary and was dropped")
     energy = math.inf
-    if x is not None and problem.violation(x) <= 1e-9:
+    if x is not None and problem.is_feasible(x):
         energy = problem.energy(x)
         watch.offer(energy)
     bound = None

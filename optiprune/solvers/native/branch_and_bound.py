@@ -22,6 +22,7 @@ from .branch_kernels import (
     BEST,
     FIXED,
     HEAP,
+    LAST,
     NODES,
     PARENT,
     ROOT,
@@ -39,8 +40,8 @@ from .tabu import Tabu
 
 __all__ = ["BranchAndBound"]
 
-# nodes tried before the semidefinite programme is paid for
-_CHEAP_NODES = 400
+# passes over nodes tried before the semidefinite programme is paid for
+_CHEAP_PASSES = 400
 # above this many variables annealing finds better first incumbents than tabu search
 _TABU_N = 256
 
@@ -120,7 +121,10 @@ class BranchAndBound(BaseSolver):
     ) -> str | None:
         """A good incumbent from a heuristic, in at most half the time."""
         solver = Tabu() if problem.n <= _TABU_N or isinstance(problem, QUBO) else Annealing()
-        share = Watch(Limits(time_s=0.5 * watch.time_left, target=watch.limits.target))
+        share = Watch(
+            Limits(time_s=0.5 * watch.time_left, target=watch.limits.target),
+            interrupt=watch.interrupt,
+        )
         found = solver._solve(problem, x0, seed, share)
         if found.x is not None:
             incumbent.measure(np.asarray(found.x, dtype=np.int8))
@@ -151,7 +155,7 @@ class BranchAndBound(BaseSolver):
             last = form.method == "semidefinite programme"
             tree = _Tree(best, inst, incumbent, tolerance, self.memory_mb)
             slack = max(slack, tree.tolerance)
-            reason = tree.search(watch, incumbent, math.inf if last else _CHEAP_NODES)
+            reason = tree.search(watch, incumbent, math.inf if last else _CHEAP_PASSES)
             bound = max(bound, tree.bound)
             extra = {
                 "nodes": extra["nodes"] + tree.nodes,
@@ -216,9 +220,9 @@ class _Tree:
         self.fix2, self.need2 = np.empty(n, np.int8), form.k.copy()
         self.ends = np.empty((2, len(form.k)))
         self.counters = np.zeros(8, np.int64)
-        self.counters[ACTIVE] = 1
+        self.counters[NODES] = self.counters[ACTIVE] = 1
         self.counters[SLOTS] = places
-        self.counters[5] = -1
+        self.counters[LAST] = -1
         self.floats = np.zeros(5)
         self.floats[BEST] = (incumbent.energy - inst.offset) / form.scale
         self.floats[TOLERANCE] = max(tolerance / form.scale, form.rounding)
@@ -253,8 +257,8 @@ class _Tree:
         waiting = float(open_bound(self.node_bound, self.heap, self.counters, self.floats))
         return self.form.scale * min(cutoff, waiting)
 
-    def search(self, watch: Watch, incumbent: Incumbent, nodes: float) -> str | None:
-        """Explore up to ``nodes`` more nodes; the criterion that stopped it, or None."""
+    def search(self, watch: Watch, incumbent: Incumbent, passes: float) -> str | None:
+        """Make up to ``passes`` more passes over nodes; what stopped it, or None."""
         f = self.form
         target = (watch.limits.target - self.inst.offset) / f.scale
 
@@ -274,4 +278,4 @@ class _Tree:
                 incumbent.offer(x, self.inst.energy(self.best_x))
             return did, self.done
 
-        return run_chunks(watch, incumbent, advance, nodes, first=8)
+        return run_chunks(watch, incumbent, advance, passes, first=1)

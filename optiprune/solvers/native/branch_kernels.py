@@ -25,6 +25,7 @@ __all__ = [
     "BEST",
     "FIXED",
     "HEAP",
+    "LAST",
     "NODES",
     "PARENT",
     "SLOTS",
@@ -229,8 +230,8 @@ def _choose(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _push(heap, bounds, counters, slot):  # type: ignore[no-untyped-def]
-    p = counters[2]
-    counters[2] += 1
+    p = counters[HEAP]
+    counters[HEAP] += 1
     b = bounds[slot]
     while p > 0:
         q = (p - 1) // 2
@@ -244,8 +245,8 @@ def _push(heap, bounds, counters, slot):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _pop(heap, bounds, counters):  # type: ignore[no-untyped-def]
     slot = heap[0]
-    counters[2] -= 1
-    size = counters[2]
+    counters[HEAP] -= 1
+    size = counters[HEAP]
     last = heap[size]
     p = 0
     while True:
@@ -265,9 +266,9 @@ def _pop(heap, bounds, counters):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def explore(  # type: ignore[no-untyped-def]
     M, c, group, starts, k, x, g, fix, need, node_x, node_fix, node_bound, heap, places, psum,
-    pcount, best_x, work, fix2, need2, ends, counters, floats, nodes, target,
+    pcount, best_x, work, fix2, need2, ends, counters, floats, passes, target,
 ):  # fmt: skip
-    """Process at most ``nodes`` nodes; returns how many (fewer: done, or the target met).
+    """Make at most ``passes`` passes over nodes; returns how many (fewer: done, or target met).
 
     M (n, n), c (n,) the convexified energy; group (n,), starts, k the counts (k empty: none).
     x, g, fix, need: the active node. node_x, node_fix, node_bound: places for waiting nodes, the
@@ -280,25 +281,26 @@ def explore(  # type: ignore[no-untyped-def]
     buffer, x2, g2, score = work[0], work[1], work[2], work[3]
     last_in, first_out = ends[0], ends[1]
     done = 0
-    while done < nodes and floats[0] > target:
-        if counters[1] == 0:
-            if counters[3] > 0:
-                counters[3] -= 1
-                slot = capacity + counters[3]
-            elif counters[2] > 0:
+    while done < passes and floats[BEST] > target:
+        if counters[ACTIVE] == 0:
+            if counters[STACK] > 0:
+                counters[STACK] -= 1
+                slot = capacity + counters[STACK]
+            elif counters[HEAP] > 0:
                 slot = _pop(heap, node_bound, counters)
-                places[counters[4]] = slot
-                counters[4] += 1
+                places[counters[SLOTS]] = slot
+                counters[SLOTS] += 1
             else:
                 break
-            floats[2] = node_bound[slot]
-            if floats[2] >= floats[0] - floats[1]:
+            floats[PARENT] = node_bound[slot]
+            if floats[PARENT] >= floats[BEST] - floats[TOLERANCE]:
                 continue
             copy(node_x[slot], x)
             copy(node_fix[slot], fix)
             relaxed_fields(M, c, x, g)
-            counters[1] = 1
-            counters[5] = -1
+            counters[NODES] += 1
+            counters[ACTIVE] = 1
+            counters[LAST] = -1
             if grouped:
                 for a in range(k.shape[0]):
                     need[a] = k[a]
@@ -306,65 +308,52 @@ def explore(  # type: ignore[no-untyped-def]
                     if fix[m] == 1:
                         need[group[m]] -= 1
         done += 1
-        counters[0] += 1
-        chosen = -1
-        bound = floats[2]
-        while True:
-            cutoff = floats[0] - floats[1]
-            precision = 0.25 * floats[1] / n
-            _, own = _bound(
-                M, c, x, g, fix, starts, grouped, need, last_in, first_out, buffer, cutoff,
-                precision, _ROUNDS,
-            )  # fmt: skip
-            bound = max(own, floats[2])
-            if counters[5] >= 0:
-                rise = min(max(bound - floats[2], 0.0), max(cutoff - floats[2], 0.0))
-                psum[counters[6], counters[5]] += rise / floats[3]
-                pcount[counters[6], counters[5]] += 1.0
-                counters[5] = -1
-            if floats[4] == -np.inf:
-                floats[4] = bound
-            if bound >= cutoff:
-                counters[1] = 0
-                break
-            energy = _round(M, c, x, fix, starts, grouped, need, buffer, fix2)
-            if energy < floats[0]:
-                floats[0] = energy
-                copy(fix2, best_x)
-                if energy <= target:
-                    break
-                continue
-            fixed, moved, feasible = _fix_by_gradient(
-                M, x, g, fix, group, starts, grouped, need, last_in, first_out, fix2, cutoff - own
-            )
-            counters[7] += fixed
-            if not feasible:
-                counters[1] = 0
-                break
-            if moved:
-                continue
-            chosen, forced = _choose(M, c, x, g, fix, group, starts, grouped, need, last_in,
-                                     first_out, bound, cutoff, precision, psum, pcount, score, x2,
-                                     g2, fix2, need2, buffer)  # fmt: skip
-            if forced == -2:
-                counters[1] = 0
-                break
-            if forced >= 0:
-                first = starts[group[chosen]] if grouped else 0
-                end = starts[group[chosen] + 1] if grouped else 0
-                if grouped:
-                    need[group[chosen]] -= forced
-                if not set_value(M, x, g, fix, chosen, float(forced), first, end):
-                    counters[1] = 0
-                    break
-                chosen = -1
-                continue
-            break
-        if floats[0] <= target:
-            # the node goes on from here if the target was the rounding of an energy
-            floats[2] = bound
-            break
-        if counters[1] == 0:
+        cutoff = floats[BEST] - floats[TOLERANCE]
+        precision = 0.25 * floats[TOLERANCE] / n
+        _, own = _bound(
+            M, c, x, g, fix, starts, grouped, need, last_in, first_out, buffer, cutoff,
+            precision, _ROUNDS,
+        )  # fmt: skip
+        bound = max(own, floats[PARENT])
+        if counters[LAST] >= 0:
+            rise = min(max(bound - floats[PARENT], 0.0), max(cutoff - floats[PARENT], 0.0))
+            psum[counters[SIDE], counters[LAST]] += rise / floats[MOVED]
+            pcount[counters[SIDE], counters[LAST]] += 1.0
+            counters[LAST] = -1
+        floats[PARENT] = bound
+        if floats[ROOT] == -np.inf:
+            floats[ROOT] = bound
+        if bound >= cutoff:
+            counters[ACTIVE] = 0
+            continue
+        # a pass that changes something leaves the node active, and the next pass looks again
+        energy = _round(M, c, x, fix, starts, grouped, need, buffer, fix2)
+        if energy < floats[BEST]:
+            floats[BEST] = energy
+            copy(fix2, best_x)
+            continue
+        fixed, moved, feasible = _fix_by_gradient(
+            M, x, g, fix, group, starts, grouped, need, last_in, first_out, fix2, cutoff - own
+        )
+        counters[FIXED] += fixed
+        if not feasible:
+            counters[ACTIVE] = 0
+        if moved:
+            continue
+        chosen, forced = _choose(
+            M, c, x, g, fix, group, starts, grouped, need, last_in, first_out, bound, cutoff,
+            precision, psum, pcount, score, x2, g2, fix2, need2, buffer,
+        )  # fmt: skip
+        if forced == -2:
+            counters[ACTIVE] = 0
+            continue
+        if forced >= 0:
+            first = starts[group[chosen]] if grouped else 0
+            end = starts[group[chosen] + 1] if grouped else 0
+            if grouped:
+                need[group[chosen]] -= forced
+            if not set_value(M, x, g, fix, chosen, float(forced), first, end):
+                counters[ACTIVE] = 0
             continue
         if chosen < 0:
             # an integral point that its own tangent does not prove best: split on what is free
@@ -373,7 +362,7 @@ def explore(  # type: ignore[no-untyped-def]
                     chosen = m
                     break
             if chosen < 0:
-                counters[1] = 0
+                counters[ACTIVE] = 0
                 continue
         side = 1 if x[chosen] >= 0.5 else 0
         first = starts[group[chosen]] if grouped else 0
@@ -383,25 +372,25 @@ def explore(  # type: ignore[no-untyped-def]
         copy(g, g2)
         copy(fix, fix2)
         if set_value(M, x2, g2, fix2, chosen, 1.0 - side, first, end):
-            if counters[4] > 0:
-                counters[4] -= 1
-                slot = places[counters[4]]
+            if counters[SLOTS] > 0:
+                counters[SLOTS] -= 1
+                slot = places[counters[SLOTS]]
                 node_bound[slot] = bound
                 _push(heap, node_bound, counters, slot)
             else:
-                slot = capacity + counters[3]
-                counters[3] += 1
+                slot = capacity + counters[STACK]
+                counters[STACK] += 1
                 node_bound[slot] = bound
             copy(x2, node_x[slot])
             copy(fix2, node_fix[slot])
-        floats[2] = bound
-        floats[3] = max(abs(side - x[chosen]), _FRACTION)
-        counters[5] = chosen
-        counters[6] = side
+        counters[NODES] += 1
+        floats[MOVED] = max(abs(side - x[chosen]), _FRACTION)
+        counters[LAST] = chosen
+        counters[SIDE] = side
         if grouped:
             need[group[chosen]] -= side
         if not set_value(M, x, g, fix, chosen, float(side), first, end):
-            counters[1] = 0
+            counters[ACTIVE] = 0
     return done
 
 
@@ -409,10 +398,10 @@ def explore(  # type: ignore[no-untyped-def]
 def open_bound(node_bound, heap, counters, floats):  # type: ignore[no-untyped-def]
     """The least bound of all nodes not done with; inf when there are none."""
     least = np.inf
-    for p in range(counters[2]):
+    for p in range(counters[HEAP]):
         least = min(least, node_bound[heap[p]])
-    for p in range(counters[3]):
+    for p in range(counters[STACK]):
         least = min(least, node_bound[heap.shape[0] + p])
-    if counters[1] == 1:
-        least = min(least, floats[2])
+    if counters[ACTIVE] == 1:
+        least = min(least, floats[PARENT])
     return least

@@ -15,6 +15,7 @@ from optiprune.problems import QUBO, BudgetQP, CardinalityQP
 from optiprune.solvers import IterationLimit, Status, Target, TimeLimit, UnsupportedProblemError
 from optiprune.solvers.base import Watch
 from optiprune.solvers.native.branch_and_bound import BranchAndBound, _Tree
+from optiprune.solvers.native.branch_kernels import STACK
 from optiprune.solvers.native.chunks import Incumbent
 from optiprune.solvers.native.instance import build_instance
 from optiprune.solvers.native.relaxation import convex_forms
@@ -120,7 +121,7 @@ def test_a_full_heap_goes_on_depth_first() -> None:
         stacked = False
         while not tree.done:
             tree.search(watch, incumbent, 100)
-            stacked |= bool(tree.counters[3])
+            stacked |= bool(tree.counters[STACK])
             assert tree.bound <= incumbent.energy
         assert stacked == (memory == 0)
         found.append(incumbent.energy)
