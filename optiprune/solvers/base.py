@@ -275,7 +275,7 @@ class BaseSolver(ABC):
             try:
                 outcome = self._solve(problem, start, seed, watch)
             except KeyboardInterrupt:
-                if start is None or not problem.is_feasible(start):
+                if start is None or problem.violation(start) > 0:
                     raise
         return self._finish(problem, start, watch, outcome)
 
@@ -316,14 +316,14 @@ class BaseSolver(ABC):
             if x is None:
                 raise AssertionError(f"solver '{self.name}' claims {status} without a solution")
             x = as_binary(x, problem.n)
-            if not problem.is_feasible(x):
+            if problem.violation(x) > 0:
                 status, x = Status.NO_INCUMBENT, None
                 message = _join(message, "the back end's answer was infeasible and was dropped")
             else:
                 energy = problem.energy(x)
         else:
             x = None
-        if x0 is not None and problem.is_feasible(x0):
+        if x0 is not None and problem.violation(x0) == 0:
             e0 = problem.energy(x0)
             if x is None or e0 < energy:
                 if status is Status.OPTIMAL and e0 < energy - _ROUNDING * (1.0 + abs(energy)):
