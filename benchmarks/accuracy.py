@@ -28,13 +28,16 @@ from optiprune import optimize_masks
 NETWORK = "mlp-784-512-512-10"
 RESULTS = Path(__file__).parent / "results"
 
-# every row: what optimize_masks is asked for; steps = 0 leaves the first mask as it is
+# every row: what optimize_masks is asked for; steps = 0 leaves the first mask as it is; "no labels"
+# takes the dense network's outputs as targets (loss = "kl")
 METHODS: dict[str, dict[str, Any]] = {
     "magnitude": {"refit": False, "steps": 0},
     "Wanda (per output)": {"refit": False, "steps": 0, "initial": "wanda", "scope": "row"},
     "ours, mask only": {"refit": False},
+    "ours, mask only, no labels": {"refit": False, "loss": "kl"},
     "magnitude + refit": {"refit": True, "steps": 0},
     "ours + refit": {"refit": True},
+    "ours + refit, no labels": {"refit": True, "loss": "kl"},
 }
 
 
@@ -52,7 +55,7 @@ def run(seed: int, density: float, options: dict[str, Any]) -> dict[str, Any]:
     config = {
         "batches": batches,
         "initial": {"method": options.get("initial", "auto")},
-        "prune": {"scope": options.get("scope", "auto")},
+        "prune": {"scope": options.get("scope", "auto"), "loss": options.get("loss", "auto")},
     }
     began = time.perf_counter()
     result = optimize_masks(
