@@ -36,18 +36,13 @@ from optiprune.engine.row_search import row_problem
 
 NETWORK = "mlp-784-512-512-10"
 RESULTS = Path(__file__).parent / "results"
-SOLVER: dict[str, Any] = {
-    "name": "annealing",
-    "sweeps": 100,
-    "restarts": 1,
-    "t_start": 0.02,
-    "t_end": 0.0005,
-}
+SOLVER: dict[str, Any] = {"name": "auto"}  # the default
 COMPARED: tuple[dict[str, Any], ...] = (
     {"name": "greedy"},
+    SOLVER,
     {"name": "annealing", "sweeps": 100, "restarts": 1},
     {"name": "annealing", "sweeps": 20, "restarts": 1, "t_start": 0.02, "t_end": 0.0005},
-    SOLVER,
+    {"name": "annealing", "sweeps": 100, "restarts": 1, "t_start": 0.02, "t_end": 0.0005},
     {"name": "annealing", "sweeps": 400, "restarts": 1, "t_start": 0.02, "t_end": 0.0005},
     {"name": "local-search"},
     {"name": "tabu", "iterations": 200},
