@@ -36,6 +36,8 @@ def as_binary(x: npt.ArrayLike, n: int) -> npt.NDArray[np.int8]:
         raise ProblemError(f"x must have shape ({n},), got {a.shape}")
     if a.dtype == np.bool_:
         return a.astype(np.int8)
+    if a.dtype == np.int8 and n and a.view(np.uint8).max() <= 1:
+        return a.copy()
     ok = (a == 0) | (a == 1)
     if not ok.all():
         i = int(np.flatnonzero(~ok)[0])

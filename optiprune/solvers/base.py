@@ -269,14 +269,15 @@ class BaseSolver(ABC):
     ) -> Solution:
         self.require_support(problem)
         start = None if x0 is None else as_binary(x0, problem.n)
-        # without an answer; `_finish` puts a feasible start in its place
-        outcome = Outcome(None, Status.NO_INCUMBENT, watch.stats("interrupted"))
-        if not watch.interrupted:
+        if watch.interrupted:
+            outcome = _unanswered(watch)
+        else:
             try:
                 outcome = self._solve(problem, start, seed, watch)
             except KeyboardInterrupt:
                 if start is None or problem.violation(start) > 0:
                     raise
+                outcome = _unanswered(watch)
         return self._finish(problem, start, watch, outcome)
 
     def require_support(self, problem: Problem) -> None:
@@ -348,6 +349,11 @@ class BaseSolver(ABC):
         )
         weights = problem.weights(x) if isinstance(problem, MIQP) and x is not None else None
         return Solution(x, energy, bound, status, stats, weights)
+
+
+def _unanswered(watch: Watch) -> Outcome:
+    """Interrupted before there was an answer; `_finish` puts a feasible start in its place."""
+    return Outcome(None, Status.NO_INCUMBENT, watch.stats("interrupted"))
 
 
 def _overrun(watch: Watch) -> float:

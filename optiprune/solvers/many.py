@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
@@ -21,15 +22,36 @@ def solve_each(
     """
     if workers == 1 or count < 2:
         return [_alone(solve, i, interrupt) for i in range(count)]
+    answers: list[Solution | None] = [None] * count
+    todo = iter(range(count))
+    lock = threading.Lock()
+
+    def work() -> None:
+        # every thread takes the next index: a future for each problem costs more than some solves
+        while True:
+            with lock:
+                i = next(todo, None)
+            if i is None:
+                return
+            try:
+                answers[i] = solve(i)
+            except BaseException:
+                with lock:
+                    deque(todo, maxlen=0)
+                raise
+
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(solve, i) for i in range(count)]
+        futures = [pool.submit(work) for _ in range(min(workers, count))]
         try:
             _wait(futures, interrupt)
-            return [f.result() for f in futures]
+            for f in futures:
+                f.result()
         except BaseException:
             interrupt.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            with lock:
+                deque(todo, maxlen=0)
             raise
+    return [s for s in answers if s is not None]
 
 
 def _alone(solve: Callable[[int], Solution], i: int, interrupt: threading.Event) -> Solution:
@@ -46,7 +68,7 @@ def _alone(solve: Callable[[int], Solution], i: int, interrupt: threading.Event)
     return solution
 
 
-def _wait(futures: list[Future[Solution]], interrupt: threading.Event) -> None:
+def _wait(futures: list[Future[None]], interrupt: threading.Event) -> None:
     """Until all are done or one has failed."""
     pending = set(futures)
     while pending:

@@ -127,7 +127,7 @@ class Annealing(BaseSolver):
         search = search_at(start, seed, watch, incumbent, self.moves)
         if search is None:
             return None
-        reason = search.descend()
+        reason = search.descend("first")
         if reason is not None:
             return reason
         begin = search.state.x.copy()
@@ -167,7 +167,7 @@ class Annealing(BaseSolver):
             reason = search.anneal(hot, cold, sweeps)
             if reason is None:
                 search.restart(search.state.best_x.copy())
-                reason = search.descend()
+                reason = search.descend(*(() if isinstance(search, BudgetSearch) else ("first",)))
             if reason is not None:
                 return reason
             run += 1

@@ -108,7 +108,11 @@ class Auto(BaseSolver):
                 f"{n} variables without constraints: annealing, then tabu from its answer"
             )
         tabu = Tabu()
-        tabu = replace(tabu, iterations=_scaled(tabu.iterations_for(problem), self.effort))
+        tabu = replace(
+            tabu,
+            iterations=_scaled(tabu.iterations_for(problem), self.effort),
+            settled=_scaled(tabu.settled_for(problem), self.effort),
+        )
         return tabu, f"{n} variables at fixed cardinality: exchange tabu leads up to {_TABU_N}"
 
     def _solve(

@@ -8,15 +8,15 @@ is about spending little beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from .instance import Instance, compute_fields
-from .rng import GUMBEL_BITS, next_u64, uniform
+from .instance import Instance, aligned, energy_of
+from .rng import GUMBEL_BITS, accepts, next_u64
 from .vector import FAST, copy, noisy_argmax, noisy_max
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "BEST_STEP",
     "CLOCK",
     "CURRENT",
+    "HELD",
     "IN_SWEEP",
     "MARGIN",
     "REFUSED",
@@ -43,11 +44,14 @@ __all__ = [
 ]
 
 # counters, int64; RUN_STEP: step of the last improvement since the last restart; CLOCK: ticks of
-# tabu tenures; REFUSED: proposals in a row that did not improve
+# tabu tenures; REFUSED: proposals in a row that did not improve; HELD: variables that are tabu
 STEP, ACCEPTED, SINCE_REFRESH, BEST_STEP, IN_SWEEP, RUN_STEP, RESTARTS, CLOCK, REFUSED = range(9)
+HELD = 9
 # floats: energy now, best since ever, temperature, best since the last restart (offset left out);
 # MARGIN: what an improvement must exceed, else the rounding of a cycle of moves counts as progress
 CURRENT, BEST, TEMPERATURE, RUN_BEST, MARGIN = range(5)
+
+_EPS32, _EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,9 +63,11 @@ class ExchangeState:
     h : (n,) fields in the precision of J
     x, best_x : (n,) int8, in the order of the kernels
     mask : (n,) 0 where kept, -inf where pruned, in the precision of J
+    wide, wide_mask : (stride,) h and mask with the padding of a row of J, 0 and -inf there
     pruned, kept : positions that can move, each group's together
-    pruned_group, kept_group : group of every slot in those lists (it never changes)
+    pruned_group : group of every slot in ``pruned`` (it never changes)
     kept_starts : (n_groups + 1,) slots of each group in ``kept``
+    spans : (n_groups + 1,) as ``inst.starts``, with the padding in the last group
     counters, floats : see the index constants of this module
     scratch : (n,) float64
     """
@@ -70,70 +76,65 @@ class ExchangeState:
     h: npt.NDArray[Any]
     x: npt.NDArray[np.int8]
     mask: npt.NDArray[Any]
+    wide: npt.NDArray[Any]
+    wide_mask: npt.NDArray[Any]
     pruned: npt.NDArray[np.int64]
     pruned_group: npt.NDArray[np.int64]
     kept: npt.NDArray[np.int64]
-    kept_group: npt.NDArray[np.int64]
     kept_starts: npt.NDArray[np.int64]
+    spans: npt.NDArray[np.int64]
     best_x: npt.NDArray[np.int8]
     scratch: npt.NDArray[np.float64]
-    counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(16, np.int64))
-    floats: npt.NDArray[np.float64] = field(
-        default_factory=lambda: np.array([0.0, np.inf, 0.0, np.inf, 0.0])
-    )
+    counters: npt.NDArray[np.int64]
+    floats: npt.NDArray[np.float64]
 
     @classmethod
     def at(cls, inst: Instance, x: npt.NDArray[np.int8]) -> ExchangeState:
         """The state at a feasible x (in the order of the kernels), which becomes the incumbent."""
-        n = inst.n
-        dtype = inst.J.dtype
-        sizes = np.diff(inst.starts)
-        moves = (inst.k > 0) & (inst.k < sizes)
-        groups = np.arange(len(sizes))
-        pruned_group = np.repeat(groups, np.where(moves, sizes - inst.k, 0)).astype(np.int64)
-        kept_group = np.repeat(groups, np.where(moves, inst.k, 0)).astype(np.int64)
-        kept_starts = np.zeros(len(sizes) + 1, dtype=np.int64)
-        np.cumsum(np.where(moves, inst.k, 0), out=kept_starts[1:])
+        n, width = inst.n, inst.J.shape[1]
+        if len(inst.k) == 1:
+            kept = int(inst.k[0])
+            pruned = n - kept if kept else 0
+            kept = kept if pruned else 0
+        else:
+            sizes = np.diff(inst.starts)
+            moves = (inst.k > 0) & (inst.k < sizes)
+            kept = int(inst.k[moves].sum())
+            pruned = int(sizes[moves].sum()) - kept
+        wide, wide_mask = aligned(2, width, inst.J.dtype)
+        slots = np.empty(2 * pruned + kept, np.int64)
         state = cls(
             inst,
-            h=np.zeros(n, dtype),
-            x=x.copy(),
-            mask=np.zeros(n, dtype),
-            pruned=np.zeros(len(pruned_group), np.int64),
-            pruned_group=pruned_group,
-            kept=np.zeros(len(kept_group), np.int64),
-            kept_group=kept_group,
-            kept_starts=kept_starts,
-            best_x=x.copy(),
-            scratch=np.zeros(n),
+            h=wide[:n],
+            x=np.empty(n, np.int8),
+            mask=wide_mask[:n],
+            wide=wide,
+            wide_mask=wide_mask,
+            pruned=slots[:pruned],
+            pruned_group=slots[pruned : 2 * pruned],
+            kept=slots[2 * pruned :],
+            kept_starts=np.empty(len(inst.starts), np.int64),
+            spans=inst.starts.copy(),
+            best_x=np.empty(n, np.int8),
+            scratch=np.empty(n),
+            counters=np.zeros(16, np.int64),
+            floats=np.array([0.0, np.inf, 0.0, np.inf, 0.0]),
         )
+        state.spans[-1] = width
+        wide[n:] = 0.0
+        wide_mask[n:] = -np.inf
+        _slots(inst.starts, inst.k, state.pruned_group, state.kept_starts)
         state.load(x)
         return state
 
     def load(self, x: npt.NDArray[np.int8]) -> None:
         """Restart from a feasible x; the incumbent is kept if it is better."""
-        self.x[:] = x
+        inst = self.inst
         _load(
-            self.inst.J,
-            self.inst.a,
-            self.x,
-            self.inst.starts,
-            self.inst.k,
-            self.h,
-            self.mask,
-            self.pruned,
-            self.kept,
-            self.scratch,
-            self.floats,
-        )
-        self.floats[MARGIN] = rounding(self.inst, self.h)
-        self.counters[SINCE_REFRESH] = 0
-        self.counters[RUN_STEP] = self.counters[STEP]
-        self.floats[RUN_BEST] = self.floats[CURRENT]
-        if self.floats[CURRENT] < self.floats[BEST]:
-            self.floats[BEST] = self.floats[CURRENT]
-            self.best_x[:] = self.x
-            self.counters[BEST_STEP] = self.counters[STEP]
+            inst.J, inst.a, x, inst.starts, inst.k, self.h, self.x, self.mask, self.pruned,
+            self.kept, self.best_x, self.scratch, self.counters, self.floats,
+            4.0 * (_EPS32 if inst.J.itemsize == 4 else _EPS64),
+        )  # fmt: skip
 
     @property
     def can_move(self) -> bool:
@@ -153,18 +154,36 @@ def refresh_interval(n: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _load(J, a, x, starts, k, h, mask, pruned, kept, scratch, floats):  # type: ignore[no-untyped-def]
+def _slots(starts, k, pruned_group, kept_starts):  # type: ignore[no-untyped-def]
+    p = 0
+    kept_starts[0] = 0
+    for g in range(k.shape[0]):
+        size = starts[g + 1] - starts[g]
+        moves = 0 < k[g] < size
+        kept_starts[g + 1] = kept_starts[g] + (k[g] if moves else 0)
+        if moves:
+            for _ in range(size - k[g]):
+                pruned_group[p] = g
+                p += 1
+
+
+@njit(nogil=True, cache=True)
+def _load(  # type: ignore[no-untyped-def]
+    J, a, start, starts, k, h, x, mask, pruned, kept, best_x, scratch, counters, floats, rounding
+):
     n = a.shape[0]
-    compute_fields(J, a, x, scratch)
-    energy = 0.0
+    for i in range(n):
+        x[i] = start[i]
+    energy = recompute(J, a, x, h, scratch)
     p = 0
     q = 0
+    top = 0.0
     for g in range(starts.shape[0] - 1):
         moves = 0 < k[g] < starts[g + 1] - starts[g]
         for i in range(starts[g], starts[g + 1]):
+            top = max(top, abs(scratch[i]))
             if x[i]:
                 mask[i] = 0.0
-                energy += 0.5 * (scratch[i] + a[i])
                 if moves:
                     kept[q] = i
                     q += 1
@@ -173,20 +192,24 @@ def _load(J, a, x, starts, k, h, mask, pruned, kept, scratch, floats):  # type: 
                 if moves:
                     pruned[p] = i
                     p += 1
-    for i in range(n):
-        h[i] = scratch[i]
-    floats[0] = energy
+    floats[CURRENT] = energy
+    floats[RUN_BEST] = energy
+    floats[MARGIN] = rounding * top
+    counters[SINCE_REFRESH] = 0
+    counters[RUN_STEP] = counters[STEP]
+    if energy < floats[BEST]:
+        floats[BEST] = energy
+        counters[BEST_STEP] = counters[STEP]
+        for i in range(n):
+            best_x[i] = x[i]
 
 
 @njit(nogil=True, cache=True)
 def recompute(J, a, x, h, scratch):  # type: ignore[no-untyped-def]
     """Fields from scratch in float64, stored in h; returns the energy without offset."""
-    compute_fields(J, a, x, scratch)
-    energy = 0.0
+    energy = energy_of(J, a, x, scratch)
     for i in range(a.shape[0]):
         h[i] = scratch[i]
-        if x[i]:
-            energy += 0.5 * (scratch[i] + a[i])
     return energy
 
 
@@ -303,10 +326,12 @@ def metropolis(  # type: ignore[no-untyped-def]
     best = floats[BEST]
     margin = floats[MARGIN]
     t = floats[TEMPERATURE]
+    beta = 1.0 / t
     while step < last:
         if in_sweep == sweep:
             in_sweep = 0
             t *= ratio
+            beta = 1.0 / t
         u = next_u64(rng)
         p = np.int64(((u & low) * movers) >> half)
         g = pruned_group[p]
@@ -317,7 +342,7 @@ def metropolis(  # type: ignore[no-untyped-def]
         delta = float(h[i]) - float(h[j]) - float(J[i, j])
         step += 1
         in_sweep += 1
-        if delta <= 0.0 or (delta < 30.0 * t and uniform(rng) < np.exp(-delta / t)):
+        if accepts(delta, beta, rng):
             current += delta
             swap(J, h, x, mask, i, j)
             pruned[p] = j

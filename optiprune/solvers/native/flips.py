@@ -1,4 +1,4 @@
-"""Single-flip moves without constraints: the state, and the kernels of annealing and tabu search.
+"""Single-flip moves without constraints: the state, the descents and annealing.
 
 Flipping x_i changes the energy by ``(1 - 2 x_i) h_i`` and every field by one row of J.
 """
@@ -16,12 +16,10 @@ from .exchange import (
     ACCEPTED,
     BEST,
     BEST_STEP,
-    CLOCK,
     CURRENT,
     IN_SWEEP,
     MARGIN,
     REFUSED,
-    RESTARTS,
     RUN_BEST,
     RUN_STEP,
     SINCE_REFRESH,
@@ -31,21 +29,18 @@ from .exchange import (
     rounding,
 )
 from .instance import Instance
-from .rng import below, uniform
+from .rng import accepts
 from .vector import BLOCK, FAST, copy, fmax
 
-# ticks after which the clock of tabu tenures starts again
-_WRAP = 1 << 30
-
-__all__ = ["FlipState", "flip_descent", "flip_first", "flip_metropolis", "flip_tabu"]
+__all__ = ["FlipState", "flip_descent", "flip_first", "flip_metropolis"]
 
 
 @dataclass(slots=True, eq=False)
 class FlipState:
     """Where a search over all assignments stands; the kernels change the arrays in place.
 
-    ``sign`` is 1 - 2x in the precision of J, ``free_at`` the tick of the clock at which a flip
-    stops being tabu; the others are as in `ExchangeState`.
+    ``sign`` is 1 - 2x in the precision of J, ``free_at`` the tick until which a flip is tabu while
+    budgets are repaired; the others are as in `ExchangeState`.
     """
 
     inst: Instance
@@ -104,12 +99,16 @@ class FlipState:
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def flip(J, h, x, sign, i):  # type: ignore[no-untyped-def]
-    """Flip x_i and update fields and sign."""
-    row = J[i]
-    s = sign[i]
+def add_row(h, row, s):  # type: ignore[no-untyped-def]
     for m in range(h.shape[0]):
         h[m] += s * row[m]
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def flip(J, h, x, sign, i):  # type: ignore[no-untyped-def]
+    """Flip x_i and update fields and sign."""
+    s = sign[i]
+    add_row(h, J[i], s)
     x[i] = 1 - x[i]
     sign[i] = -s
 
@@ -139,35 +138,6 @@ def _best_flip(h, sign):  # type: ignore[no-untyped-def]
     return where
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _best_free_flip(h, sign, free_at, now):  # type: ignore[no-untyped-def]
-    """Index of the least ``sign * h`` with ``free_at <= now``; -1 if there is none."""
-    n = h.shape[0]
-    tick = np.int32(now)
-    none = h.dtype.type(-np.inf)
-    top = none
-    where = -1
-    for b in range(n // BLOCK):
-        m = top
-        for c in range(BLOCK):
-            j = b * BLOCK + c
-            m = fmax(m, -sign[j] * h[j] if free_at[j] <= tick else none)
-        if m > top:
-            top = m
-            where = b * BLOCK
-    m = top
-    for j in range(n // BLOCK * BLOCK, n):
-        m = fmax(m, -sign[j] * h[j] if free_at[j] <= tick else none)
-    if m > top:
-        top = m
-        where = n // BLOCK * BLOCK
-    if where >= 0:
-        for j in range(where, min(where + BLOCK, n)):
-            if free_at[j] <= tick and -sign[j] * h[j] == top:
-                return j
-    return -1
-
-
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def flip_metropolis(  # type: ignore[no-untyped-def]
     J, a, h, x, sign, rng, counters, floats, best_x, scratch, steps, ratio, refresh, target,
@@ -187,13 +157,15 @@ def flip_metropolis(  # type: ignore[no-untyped-def]
     best = floats[BEST]
     margin = floats[MARGIN]
     t = floats[TEMPERATURE]
+    beta = 1.0 / t
     while step < last:
         if i == n:
             i = 0
             t *= ratio
+            beta = 1.0 / t
         delta = float(sign[i] * h[i])
         step += 1
-        if delta <= 0.0 or (delta < 30.0 * t and uniform(rng) < np.exp(-delta / t)):
+        if accepts(delta, beta, rng):
             current += delta
             flip(J, h, x, sign, i)
             accepted += 1
@@ -285,80 +257,3 @@ def flip_first(  # type: ignore[no-untyped-def]
     if current <= floats[BEST]:
         copy(x, best_x)
     return counters[REFUSED] >= n
-
-
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def flip_tabu(  # type: ignore[no-untyped-def]
-    J, a, h, x, sign, free_at, rng, counters, floats, best_x, scratch, steps, tenure, spread,
-    stall, weakest, strongest, refresh, target, patience,
-):  # fmt: skip
-    """One-flip tabu search: the best flip that is not tabu, or that beats the incumbent.
-
-    A flipped variable is tabu for ``tenure`` plus up to ``spread - 1`` random steps. After
-    ``stall`` steps without a better energy in this run, between ``weakest`` and ``strongest``
-    random variables of the incumbent are flipped and a new run begins there (iterated tabu
-    search; Palubeckis, "Iterated tabu search for the unconstrained binary quadratic optimization
-    problem", Informatica 17 (2006)).
-    """
-    n = h.shape[0]
-    step = counters[STEP]
-    last = step + steps
-    since = counters[SINCE_REFRESH]
-    current = floats[CURRENT]
-    best = floats[BEST]
-    margin = floats[MARGIN]
-    run_best = floats[RUN_BEST]
-    now = counters[CLOCK]
-    if now > _WRAP:
-        # free_at is int32, as wide as a float32, so that the scan stays in vector code
-        for j in range(n):
-            free_at[j] = max(0, free_at[j] - now)
-        now = 0
-    while step < last:
-        if step - counters[RUN_STEP] >= stall:
-            for j in range(n):
-                x[j] = best_x[j]
-                sign[j] = 1 - 2 * x[j]
-                free_at[j] = 0
-            current = recompute(J, a, x, h, scratch)
-            for _ in range(weakest + below(rng, strongest - weakest + 1)):
-                j = below(rng, n)
-                current += float(sign[j] * h[j])
-                flip(J, h, x, sign, j)
-                # kept away from its old value until the search has moved on
-                free_at[j] = now + tenure + below(rng, spread)
-            since = 0
-            run_best = current
-            counters[RUN_STEP] = step
-            counters[RESTARTS] += 1
-        i = _best_flip(h, sign)
-        if free_at[i] > now and not current + float(sign[i] * h[i]) < best:
-            free = _best_free_flip(h, sign, free_at, now)
-            i = free if free >= 0 else i
-        current += float(sign[i] * h[i])
-        flip(J, h, x, sign, i)
-        step += 1
-        now += 1
-        free_at[i] = now + tenure + below(rng, spread)
-        since += 1
-        if since >= refresh:
-            since = 0
-            current = recompute(J, a, x, h, scratch)
-        if current < run_best - 4.0 * margin:
-            run_best = current
-            counters[RUN_STEP] = step
-        if current < best - margin or (current <= target and target < best):
-            best = current
-            copy(x, best_x)
-            counters[BEST_STEP] = step
-            if best <= target:
-                break
-        if step - counters[BEST_STEP] >= patience:
-            break
-    counters[CLOCK] = now
-    counters[ACCEPTED] += step - counters[STEP]
-    counters[STEP] = step
-    counters[SINCE_REFRESH] = since
-    floats[CURRENT] = current
-    floats[BEST] = best
-    floats[RUN_BEST] = run_best

@@ -1,4 +1,4 @@
-"""The best exchange of all pairs, found without looking at all pairs; descent and tabu on it.
+"""The best exchange of all pairs, found without looking at all pairs; descents.
 
 ``delta(i, j) = h_i - h_j - J_ij`` is bounded below by ``h_i - max_j h_j - max_j J_ij``. The row
 maxima of J never change, so the bound of every row costs O(n) a step; only the rows whose bound
@@ -13,30 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from .exchange import (
-    ACCEPTED,
-    BEST,
-    BEST_STEP,
-    CURRENT,
-    IN_SWEEP,
-    MARGIN,
-    REFUSED,
-    RESTARTS,
-    RUN_BEST,
-    RUN_STEP,
-    SINCE_REFRESH,
-    STEP,
-    recompute,
-    swap,
-)
+from .exchange import ACCEPTED, BEST, BEST_STEP, CURRENT, IN_SWEEP, REFUSED, STEP, swap
 from .instance import Instance
-from .rng import below
 from .vector import FAST, copy, noisy_argmax, noisy_max, sum_argmax, sum_max, vmax
 
-__all__ = ["PairWorkspace", "exchange_descent", "exchange_first", "exchange_tabu", "row_maxima"]
-
-# a step at which nothing is tabu any more
-_FOREVER = 1 << 62
+__all__ = ["PairWorkspace", "exchange_descent", "exchange_first", "row_maxima"]
 
 
 def row_maxima(J: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -190,127 +171,8 @@ def exchange_first(  # type: ignore[no-untyped-def]
     return counters[REFUSED] >= movers
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def exchange_tabu(  # type: ignore[no-untyped-def]
-    J, a, h, x, mask, pruned, pruned_group, kept, kept_starts, starts, maxima, free_at, leave,
-    tops, rng, counters, floats, best_x, scratch, steps, tenure, spread, stall, weakest, strongest,
-    refresh, target, patience,
-):  # fmt: skip
-    """Exchange tabu search: the best exchange that is not tabu, or that beats the incumbent.
-
-    Both variables of an exchange are tabu for ``tenure`` plus up to ``spread - 1`` random steps.
-    After ``stall`` steps without a better energy in this run, ``weakest`` to ``strongest``
-    random exchanges of the incumbent begin a new run.
-    """
-    movers = pruned.shape[0]
-    step = counters[STEP]
-    last = step + steps
-    since = counters[SINCE_REFRESH]
-    current = floats[CURRENT]
-    best = floats[BEST]
-    margin = floats[MARGIN]
-    run_best = floats[RUN_BEST]
-    while step < last:
-        if step - counters[RUN_STEP] >= stall:
-            # back to the incumbent, then away from it
-            for p in range(movers):
-                free_at[pruned[p]] = 0
-            for q in range(kept.shape[0]):
-                free_at[kept[q]] = 0
-            p = 0
-            q = 0
-            for g in range(starts.shape[0] - 1):
-                if kept_starts[g + 1] == kept_starts[g]:
-                    continue
-                for i in range(starts[g], starts[g + 1]):
-                    x[i] = best_x[i]
-                    if x[i]:
-                        kept[q] = i
-                        mask[i] = 0.0
-                        q += 1
-                    else:
-                        pruned[p] = i
-                        mask[i] = -np.inf
-                        p += 1
-            current = recompute(J, a, x, h, scratch)
-            for _ in range(weakest + below(rng, strongest - weakest + 1)):
-                p = below(rng, movers)
-                g = pruned_group[p]
-                q = kept_starts[g] + below(rng, kept_starts[g + 1] - kept_starts[g])
-                i = pruned[p]
-                j = kept[q]
-                current += float(h[i]) - float(h[j]) - float(J[i, j])
-                swap(J, h, x, mask, i, j)
-                pruned[p] = j
-                kept[q] = i
-            since = 0
-            run_best = current
-            counters[RUN_STEP] = step
-            counters[RESTARTS] += 1
-            if current < best - margin or (current <= target and target < best):
-                best = current
-                copy(x, best_x)
-                counters[BEST_STEP] = step
-                if best <= target:
-                    break
-        _leavers(h, mask, starts, free_at, step, leave, tops)
-        delta, slot, j = _best_pair(
-            J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, step, np.inf
-        )
-        if slot < 0 or not current + delta < best:
-            # aspiration: a tabu pair is taken if it beats the incumbent
-            _leavers(h, mask, starts, free_at, _FOREVER, leave, tops)
-            d2, s2, j2 = _best_pair(
-                J, h, leave, tops, maxima, pruned, pruned_group, starts, free_at, _FOREVER,
-                best - current,
-            )  # fmt: skip
-            if s2 >= 0 and current + d2 < best:
-                delta, slot, j = d2, s2, j2
-        if slot < 0:
-            # everything is tabu (few variables): let all of them go
-            for p in range(movers):
-                free_at[pruned[p]] = 0
-            for q in range(kept.shape[0]):
-                free_at[kept[q]] = 0
-            step += 1
-            continue
-        i = pruned[slot]
-        g = pruned_group[slot]
-        current += delta
-        swap(J, h, x, mask, i, j)
-        pruned[slot] = j
-        for q in range(kept_starts[g], kept_starts[g + 1]):
-            if kept[q] == j:
-                kept[q] = i
-                break
-        step += 1
-        counters[ACCEPTED] += 1
-        free_at[i] = step + tenure + below(rng, spread)
-        free_at[j] = step + tenure + below(rng, spread)
-        since += 1
-        if since >= refresh:
-            since = 0
-            current = recompute(J, a, x, h, scratch)
-        if current < run_best - 4.0 * margin:
-            run_best = current
-            counters[RUN_STEP] = step
-        if current < best - margin or (current <= target and target < best):
-            best = current
-            copy(x, best_x)
-            counters[BEST_STEP] = step
-            if best <= target:
-                break
-        if step - counters[BEST_STEP] >= patience:
-            break
-    counters[STEP] = step
-    counters[SINCE_REFRESH] = since
-    floats[CURRENT] = current
-    floats[BEST] = best
-    floats[RUN_BEST] = run_best
-
-
 class PairWorkspace:
-    """Buffers of `exchange_descent` and `exchange_tabu` for one instance."""
+    """Buffers of `exchange_descent` for one instance."""
 
     __slots__ = ("free_at", "leave", "maxima", "tops")
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["GUMBEL_BITS", "below", "gumbel_table", "new_state", "next_u64", "uniform"]
+__all__ = ["GUMBEL_BITS", "accepts", "below", "gumbel_table", "new_state", "next_u64", "uniform"]
 
 GUMBEL_BITS = 15
 
@@ -71,3 +71,18 @@ def gumbel_table(width: int, double: bool) -> npt.NDArray[np.floating[Any]]:
     )
     out.flags.writeable = False
     return out
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def accepts(delta, beta, s):  # type: ignore[no-untyped-def]
+    """Metropolis' rule: whether a change of ``delta`` happens at the inverse temperature ``beta``.
+
+    ``1 - z <= exp(-z) <= 1 / (1 + z)`` decides most cases without the exponential.
+    """
+    if delta <= 0.0:
+        return True
+    z = delta * beta
+    if not z < 30.0:
+        return False
+    u = uniform(s)
+    return u < 1.0 - z or (u * (1.0 + z) < 1.0 and u < np.exp(-z))

@@ -22,7 +22,9 @@ from .exchange import (
     ACCEPTED,
     BEST,
     BEST_STEP,
+    CLOCK,
     CURRENT,
+    HELD,
     IN_SWEEP,
     MARGIN,
     REFUSED,
@@ -34,9 +36,11 @@ from .exchange import (
     metropolis,
     refresh_interval,
 )
-from .flips import FlipState, flip_descent, flip_first, flip_metropolis, flip_tabu
+from .exchange_tabu import TabuList, exchange_tabu
+from .flip_tabu import FlipTabuList, flip_tabu
+from .flips import FlipState, flip_descent, flip_first, flip_metropolis
 from .instance import Instance
-from .pairs import PairWorkspace, exchange_descent, exchange_first, exchange_tabu
+from .pairs import PairWorkspace, exchange_descent, exchange_first
 from .rng import gumbel_table, new_state
 from .start import Start
 
@@ -81,9 +85,8 @@ class KernelRun:
                 # the kernel's energy has the drift of its fields: offer the true one, at the
                 # step that found it
                 watch.moves = moves + max(0, int(counters[BEST_STEP]) - before)
-                self.incumbent.offer(
-                    self.inst.outward(self.state.best_x), self.inst.energy(self.state.best_x)
-                )
+                best_x = self.state.best_x
+                self.incumbent.offer(self.inst.outward(best_x), self.inst.energy(best_x))
             watch.moves = moves + done
             if not ended and floats[BEST] <= self.target and watch.best > watch.limits.target:
                 self._refute()
@@ -120,8 +123,9 @@ class Search(KernelRun, ABC):
 
     @abstractmethod
     def _tabu(
-        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int
-    ) -> None: ...
+        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int,
+        rows: int = NEVER, settled: int = 0,
+    ) -> bool: ...  # fmt: skip
 
     def restart(self, x: npt.NDArray[np.int8]) -> None:
         """Begin again at x (in the order of the kernels)."""
@@ -149,9 +153,17 @@ class Search(KernelRun, ABC):
         stall: int,
         weakest: int,
         strongest: int,
+        rows: int = NEVER,
+        settled: int = 0,
     ) -> str | None:
         """Tabu search for that many steps; see the kernels for the parameters."""
-        return self._run(lambda m: self._tabu(m, tenure, spread, stall, weakest, strongest), steps)
+        # some milliseconds at most
+        work = 4000 + self.inst.n * (16 + min(rows, self.sweep))
+        return self._run(
+            lambda m: self._tabu(m, tenure, spread, stall, weakest, strongest, rows, settled),
+            steps,
+            first=max(32, 30_000_000 // work),
+        )
 
 
 class ExchangeSearch(Search):
@@ -171,10 +183,7 @@ class ExchangeSearch(Search):
         self.state = ExchangeState.at(start.inst, start.x)
         self.moves = moves
         self._pairs: PairWorkspace | None = None
-        width = int(np.diff(start.inst.starts).max(initial=0))
-        self._gumbel = gumbel_table(
-            1 << max(5, (width - 1).bit_length()), start.inst.J.dtype == np.float64
-        )
+        self._list: TabuList | None = None
 
     @property
     def pairs(self) -> PairWorkspace:
@@ -186,6 +195,11 @@ class ExchangeSearch(Search):
     def sweep(self) -> int:
         return len(self.state.pruned)
 
+    def restart(self, x: npt.NDArray[np.int8]) -> None:
+        super().restart(x)
+        self._list = None
+        self.state.counters[HELD] = 0
+
     def descend(self, strategy: Literal["best", "first"] = "best") -> str | None:
         reason = super().descend(strategy)
         # the descents leave the list of kept variables behind; this also sheds their rounding
@@ -195,9 +209,11 @@ class ExchangeSearch(Search):
     def _anneal(self, steps: int, ratio: float) -> None:
         s, inst = self.state, self.inst
         if self.moves == "heat-bath":
+            # slices of J's width at most, by powers of two: tables are kept
+            table = gumbel_table(1 << (inst.J.shape[1] - 1).bit_length(), inst.J.itemsize == 8)
             heat_bath(
-                inst.J, inst.a, s.h, s.x, s.mask, s.pruned, s.pruned_group, inst.starts,
-                self._gumbel, self.rng, s.counters, s.floats, s.best_x, s.scratch, steps,
+                inst.J, inst.a, s.wide, s.x, s.wide_mask, s.pruned, s.pruned_group, s.spans,
+                table, self.rng, s.counters, s.floats, s.best_x, s.scratch, steps,
                 self.sweep, ratio, self.refresh, self.target, self.patience,
             )  # fmt: skip
         else:
@@ -226,15 +242,20 @@ class ExchangeSearch(Search):
         return bool(done)
 
     def _tabu(
-        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int
-    ) -> None:
-        s, inst, w = self.state, self.inst, self.pairs
-        exchange_tabu(
-            inst.J, inst.a, s.h, s.x, s.mask, s.pruned, s.pruned_group, s.kept, s.kept_starts,
-            inst.starts, w.maxima, w.free_at, w.leave, w.tops, self.rng, s.counters, s.floats,
-            s.best_x, s.scratch, steps, tenure, spread, stall, weakest, strongest, self.refresh,
-            self.target, self.patience,
+        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int,
+        rows: int = NEVER, settled: int = 0,
+    ) -> bool:  # fmt: skip
+        s, inst = self.state, self.inst
+        if self._list is None:
+            self._list = TabuList(s)
+        w = self._list
+        ended = exchange_tabu(
+            inst.J, inst.a, s.wide, s.x, s.wide_mask, s.pruned, s.pruned_group, s.kept,
+            s.kept_starts, inst.starts, s.spans, w.gate, w.leave, w.held, w.names, w.until,
+            self.rng, s.counters, s.floats, s.best_x, s.scratch, steps, rows, tenure, spread,
+            stall, weakest, strongest, settled, self.refresh, self.target, self.patience,
         )  # fmt: skip
+        return bool(ended)
 
 
 class FlipSearch(Search):
@@ -247,6 +268,11 @@ class FlipSearch(Search):
     ) -> None:
         super().__init__(start.inst, rng, watch, incumbent)
         self.state = FlipState.at(start.inst, start.x)
+        self._list: FlipTabuList | None = None
+
+    def restart(self, x: npt.NDArray[np.int8]) -> None:
+        super().restart(x)
+        self._list = None
 
     @property
     def sweep(self) -> int:
@@ -276,14 +302,20 @@ class FlipSearch(Search):
         return bool(done)
 
     def _tabu(
-        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int
-    ) -> None:
+        self, steps: int, tenure: int, spread: int, stall: int, weakest: int, strongest: int,
+        rows: int = NEVER, settled: int = 0,
+    ) -> bool:  # fmt: skip
         s, inst = self.state, self.inst
+        if self._list is None or self._list.longest <= tenure + spread:
+            self._list = FlipTabuList(s, tenure + spread + 1)
+            s.counters[CLOCK] = 0
+        w = self._list
         flip_tabu(
-            inst.J, inst.a, s.h, s.x, s.sign, s.free_at, self.rng, s.counters, s.floats, s.best_x,
-            s.scratch, steps, tenure, spread, stall, weakest, strongest, self.refresh,
-            self.target, self.patience,
+            inst.J, inst.a, s.h, s.x, s.sign, w.gate, w.free_at, w.head, w.after, w.tops, self.rng,
+            s.counters, s.floats, s.best_x, s.scratch, steps, tenure, spread, stall, weakest,
+            strongest, self.refresh, self.target, self.patience,
         )  # fmt: skip
+        return False
 
 
 def search_at(

@@ -12,13 +12,10 @@ from optiprune.problems import QUBO, CardinalityQP
 from optiprune.solvers.base import Watch
 
 from .chunks import Incumbent
-from .construct import cheap_start, greedy_exchange_start, repair_counts
+from .construct import QUICK, cheap_start, greedy_exchange_start, repair_counts
 from .instance import Instance, build_instance
 
 __all__ = ["Start", "prepare"]
-
-# variables from which evaluating an energy takes a time that counts
-_LARGE = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,13 +48,15 @@ def prepare(
     """
     if isinstance(problem, CardinalityQP):
         feasible = x0 is not None and problem.violation(x0) == 0
+        # nothing to show in the meantime: greedy comes as soon
+        quick = problem.n <= QUICK and not problem.is_factored
         if feasible:
             assert x0 is not None
             incumbent.measure(x0)
-        else:
+        elif not quick:
             cost = np.asarray(problem.linear + problem.diagonal())
             incumbent.measure(cheap_start(cost, problem.groups, problem.k))
-        inst = build_instance(problem, precision, watch)
+        inst = build_instance(problem, precision, None if quick else watch)
         candidates = []
         if x0 is not None:
             x = inst.inward(x0)
@@ -68,13 +67,12 @@ def prepare(
             watch.moves = moves  # set-up: an iteration limit is for the search
     else:
         incumbent.measure(np.zeros(problem.n, np.int8) if x0 is None else x0)
-        if problem.n > _LARGE and math.isfinite(watch.limits.time_s):
+        if problem.n > QUICK and math.isfinite(watch.limits.time_s):
             # the empty assignment costs nothing to evaluate; one like the answer tells the cost
             incumbent.measure((np.arange(problem.n) % 2).astype(np.int8))
         inst = build_instance(problem, precision, watch)
         candidates = [np.zeros(problem.n, np.int8) if x0 is None else inst.inward(x0)]
-    energies = [inst.energy(x) for x in candidates] if len(candidates) > 1 else [0.0]
-    x = candidates[int(np.argmin(energies))]
+    x = min(candidates, key=inst.energy) if len(candidates) > 1 else candidates[0]
     if isinstance(problem, CardinalityQP):
         incumbent.offer(inst.outward(x), inst.energy(x))
     return Start(inst, x)

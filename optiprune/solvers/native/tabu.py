@@ -24,26 +24,34 @@ __all__ = ["Tabu"]
 
 @dataclass(frozen=True)
 class Tabu(BaseSolver):
-    """Iterated tabu search with aspiration.
+    """Iterated tabu search.
 
-    `CardinalityQP`: every step makes the best exchange (of all pairs of a group) whose two
-    variables did not move in the last few steps. `QUBO`: the best such flip. After ``stall`` steps
-    without progress the incumbent is perturbed at random and the search goes on from there.
+    `CardinalityQP`: every step makes the best exchange between a window of the pruned variables,
+    elsewhere in every step, and all kept ones, of those whose two variables did not move in the
+    last few steps. `QUBO`: the best such flip, or one that beats the incumbent. After ``stall``
+    steps without progress the incumbent is perturbed at random and the search goes on from there.
 
     Source: Glover, "Tabu search", ORSA J. Computing 1 (1989); Palubeckis, "Iterated tabu search
     for the unconstrained binary quadratic optimization problem", Informatica 17 (2006).
 
     Attributes
     ----------
-    iterations : steps in all; None chooses by size, 0 goes on until a stop criterion is met
-    tenure : steps for which a moved variable stays put; None: 3 for exchanges (10 and more
-        collapses), n / 100 for flips and at least min(10, n / 5)
+    iterations : steps in all; 0 goes on until a stop criterion is met. None chooses by size for
+        flips; for exchanges it leaves the end to ``settled``, and bounds them by size
+    settled : the search ends that many steps after four times those that the incumbent took, so
+        that easy problems are left early; None chooses by size, 0 is never
+    window : pruned variables looked at in a step; None: 8 and an eighth of them
+    tenure : steps for which a moved variable stays put; None: 1 for exchanges (a window that
+        moves does most of the work; 10 and more collapses), n / 100 for flips and at least
+        min(10, n / 5)
     spread : up to spread - 1 random steps are added to it; None: 4 for exchanges, 10 for flips
     stall : steps without a better energy before a perturbation; None chooses by size
     precision : "auto", "float32" or "float64", of the fields inside
     """
 
     iterations: int | None = None
+    settled: int | None = None
+    window: int | None = None
     tenure: int | None = None
     spread: int | None = None
     stall: int | None = None
@@ -53,7 +61,7 @@ class Tabu(BaseSolver):
     capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP}))
 
     def __post_init__(self) -> None:
-        check_whole(self, iterations=0, tenure=0, spread=1, stall=1)
+        check_whole(self, iterations=0, settled=0, window=1, tenure=0, spread=1, stall=1)
         check_precision(self.precision)
 
     def _solve(
@@ -77,7 +85,7 @@ class Tabu(BaseSolver):
                 # few movers: a tenure as long as the list would make everything tabu
                 movers = min(search.sweep, n - search.sweep) if exchanges else n
                 if exchanges:
-                    tenure, spread, stall = 3, 4, max(30, 2 * n)
+                    tenure, spread, stall = 1, 4, max(30, 2 * n)
                     weakest, strongest = 2, max(3, movers // 4)
                 else:
                     tenure, spread, stall = max(n // 100, min(10, n // 5)), 10, 8 * n + 30
@@ -91,6 +99,8 @@ class Tabu(BaseSolver):
                     stall=self.stall or stall,
                     weakest=weakest,
                     strongest=strongest,
+                    rows=self._rows(search.sweep) if exchanges else 0,
+                    settled=self._settled(problem),
                 )
         except OutOfTime:
             reason = "time"
@@ -101,9 +111,25 @@ class Tabu(BaseSolver):
         return incumbent.outcome(reason or "completed")
 
     def iterations_for(self, problem: QUBO | CardinalityQP) -> int:
-        """Steps on this problem: ``iterations``, or by size."""
+        """Steps on this problem: ``iterations``, or by size; 0 without a limit."""
         if self.iterations is not None:
             return self.iterations
-        if isinstance(problem, CardinalityQP):
-            return 2000 + 20 * problem.n
-        return 10_000 + 300 * problem.n
+        n = problem.n
+        return (
+            max(9000 - 16 * n, 20 * n) if isinstance(problem, CardinalityQP) else 10_000 + 300 * n
+        )
+
+    def settled_for(self, problem: CardinalityQP) -> int:
+        """Steps for which an incumbent has to stand by default; see ``settled``."""
+        return 200 + 8 * problem.n if self.settled is None else self.settled
+
+    def _settled(self, problem: QUBO | CardinalityQP) -> int:
+        if isinstance(problem, CardinalityQP) and self.iterations is None:
+            return self.settled_for(problem)
+        return self.settled or 0
+
+    def _rows(self, pruned: int) -> int:
+        """Pruned variables that a step looks at."""
+        if self.window is not None:
+            return self.window
+        return min(pruned, 8 + pruned // 8)

@@ -21,9 +21,9 @@ from .flips import FlipState
 __all__ = ["metropolis_temperature", "temperature_for"]
 
 # proposals that the rate is averaged over
-_SAMPLE = 64
+_SAMPLE = 16
 # bisection steps on log T
-_STEPS = 30
+_STEPS = 14
 
 
 def temperature_for(state: ExchangeState | FlipState, rate: float, heat_bath: bool = True) -> float:
