@@ -1,76 +1,22 @@
-"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747) from Debian's package.
-
-    apt-get update && apt-get install dataset-fashion-mnist
-
-puts four gzipped IDX files under /usr/share/datasets/fashion-mnist. Files from elsewhere are read
-from the directory that the environment variable OPTIPRUNE_FASHION_MNIST names.
-"""
+"""Fashion-MNIST as tensors; the files are those of `optiprune.bench.instances.fashion_mnist`."""
 
 from __future__ import annotations
 
-import gzip
-import os
-import struct
-import zlib
-from pathlib import Path
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["MEAN", "STD", "DatasetNotFoundError", "data", "directory", "read_idx"]
+from optiprune.bench.instances.fashion_mnist import (
+    DatasetNotFoundError,
+    directory,
+    read_idx,
+    read_split,
+)
 
-DEFAULT_DIRECTORY = Path("/usr/share/datasets/fashion-mnist")
-FILES = {"train": "train", "test": "t10k"}
+__all__ = ["MEAN", "STD", "DatasetNotFoundError", "data", "directory", "read_idx"]
 
 # Mean and standard deviation of the pixels of the training images, scaled to [0, 1].
 MEAN, STD = 0.2860, 0.3530
-
-
-class DatasetNotFoundError(FileNotFoundError):
-    """The dataset is not on this machine; the message says how to get it."""
-
-
-def directory() -> Path:
-    """Where the four files lie. Raises `DatasetNotFoundError` if one of them is missing."""
-    override = os.environ.get("OPTIPRUNE_FASHION_MNIST")
-    path = Path(override) if override else DEFAULT_DIRECTORY
-    for prefix in FILES.values():
-        for kind in ("images-idx3", "labels-idx1"):
-            name = f"{prefix}-{kind}-ubyte.gz"
-            if not (path / name).is_file():
-                raise DatasetNotFoundError(
-                    f"Fashion-MNIST: {path / name} does not exist. On Debian or Ubuntu run "
-                    "`apt-get update && apt-get install dataset-fashion-mnist`; elsewhere download "
-                    "the four gz files and set OPTIPRUNE_FASHION_MNIST to their directory"
-                )
-    return path
-
-
-def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """One gzipped IDX file of unsigned bytes, in its own shape.
-
-    Raises ValueError if the file is not gzip, is truncated, or is not IDX of unsigned bytes.
-    """
-    try:
-        with gzip.open(path, "rb") as f:
-            raw = f.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise ValueError(f"{path} is not a complete gzip file: {e}") from e
-    if len(raw) < 4:
-        raise ValueError(f"{path} is not an IDX file: it holds {len(raw)} bytes")
-    zero, dtype, ndim = struct.unpack(">HBB", raw[:4])
-    if zero != 0 or dtype != 0x08:
-        raise ValueError(f"{path} is not an IDX file of unsigned bytes (magic {raw[:4].hex()})")
-    start = 4 + 4 * ndim
-    if len(raw) < start:
-        raise ValueError(f"{path} is truncated within its header")
-    shape = struct.unpack(f">{ndim}I", raw[4:start])
-    size = int(np.prod(shape, dtype=np.int64))
-    if len(raw) != start + size:
-        raise ValueError(f"{path} should hold {start + size} bytes for {shape}, holds {len(raw)}")
-    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
 
 
 def data(split: str, *, flat: bool = True) -> tuple[Tensor, Tensor]:
@@ -93,13 +39,7 @@ def data(split: str, *, flat: bool = True) -> tuple[Tensor, Tensor]:
     ValueError
         An unknown split, or files that are damaged.
     """
-    if split not in FILES:
-        raise ValueError(f"split must be one of {', '.join(FILES)}; got {split!r}")
-    root = directory()
-    images = read_idx(root / f"{FILES[split]}-images-idx3-ubyte.gz")
-    labels = read_idx(root / f"{FILES[split]}-labels-idx1-ubyte.gz")
-    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
-        raise ValueError(f"{root}: images {images.shape} and labels {labels.shape} do not match")
+    images, labels = read_split(split)
     x = torch.from_numpy(images.astype(np.float32)).div_(255.0).sub_(MEAN).div_(STD)
     y = torch.from_numpy(labels.astype(np.int64))
     return (x.reshape(len(x), 784) if flat else x.reshape(len(x), 1, 28, 28)), y

@@ -1,4 +1,4 @@
-"""The command line: ``optiprune prune | solve | solvers | demo | config``.
+"""The command line: ``optiprune prune | solve | solvers | bench | demo | config``.
 
 One file a command. Exit codes: 0 done, 1 no solution found, 2 bad input, 3 a defect in optiprune,
 130 interrupted. Nothing here imports torch until a command needs it, so ``optiprune solve`` starts
@@ -14,6 +14,7 @@ import typer
 
 from optiprune import __version__
 
+from .bench import bench_app
 from .config import config_command
 from .demo import demo_command
 from .prune import prune_command
@@ -53,6 +54,7 @@ def _options(
 app.command("prune")(prune_command)
 app.command("solve")(solve_command)
 app.command("solvers")(solvers_command)
+app.add_typer(bench_app, name="bench")
 app.command("demo")(demo_command)
 app.command("config")(config_command)
 

@@ -1,0 +1,108 @@
+"""A folder of problem files as a suite, with or without the manifest of an export."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from optiprune.bench.errors import BenchError
+from optiprune.problems import Problem, read_problem
+from optiprune.problems.files import FORMATS as FILE_FORMATS
+
+from .instance import BestKnown, Instance
+
+__all__ = ["MANIFEST", "file_sha256", "folder_suite", "read_manifest"]
+
+MANIFEST = "manifest.json"
+_FORMAT = "optiprune-suite"
+VERSION = 1
+_SUFFIXES = tuple(s for suffixes in FILE_FORMATS.values() for s in suffixes)
+
+
+def folder_suite(folder: Path, note: Callable[[str], None] = print) -> list[Instance]:
+    """The instances of a folder, by its manifest if it has one, else every problem file in it.
+
+    With a manifest, files are held against their hashes, and the best known answers against their
+    problems. Of an instance in several formats the exact one is read (npz, else the first).
+
+    Raises
+    ------
+    BenchError
+        For a folder without problems, a damaged manifest, a file that is missing or has changed.
+    FileFormatError
+        For a file that cannot be read.
+    """
+    if (folder / MANIFEST).exists():
+        return [_listed(folder, entry) for entry in read_manifest(folder)["instances"]]
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise BenchError(f"{folder} holds no problem files ({' '.join(_SUFFIXES)})")
+    names = [p.stem for p in paths]
+    out = []
+    for path in paths:
+        # p.npz beside p.lp: the whole name tells them apart
+        name = path.stem if names.count(path.stem) == 1 else path.name
+        source = partial(_read, path.resolve())
+        out.append(Instance.of(name, source(), source, family=folder.resolve().name, recipe="file"))
+    return out
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder. Raises `BenchError` if it is none of ours."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != _FORMAT or manifest["version"] != VERSION:
+            raise BenchError(
+                f"{path} is not a manifest of version {VERSION}: "
+                f"{manifest.get('format')!r}, {manifest.get('version')!r}"
+            )
+        assert isinstance(manifest["instances"], list)
+    except BenchError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as e:
+        raise BenchError(f"{path} cannot be read as a manifest: {type(e).__name__}: {e}") from None
+    return dict(manifest)
+
+
+def _listed(folder: Path, entry: dict[str, Any]) -> Instance:
+    try:
+        name, files = entry["name"], entry["files"]
+        fields = {key: entry[key] for key in ("family", "recipe", "seed", "kind", "n", "k")}
+        best = None if entry.get("best_known") is None else BestKnown(**entry["best_known"])
+        usable = [f for f in files if f["form"] == "exact" and f["format"] in FILE_FORMATS]
+        usable.sort(key=lambda f: f["format"] != "npz")
+        chosen, sha256 = usable[0], entry["sha256"]
+        path = folder / chosen["file"]
+        wanted = chosen["sha256"]
+    except (KeyError, TypeError, IndexError) as e:
+        raise BenchError(
+            f"{folder / MANIFEST}: an instance lacks {e}; write the folder again"
+        ) from None
+    if not path.is_file():
+        raise BenchError(f"{path} is missing; the manifest lists it")
+    found = file_sha256(path)
+    if found != wanted:
+        raise BenchError(f"{path} has changed since the manifest was written ({found[:12]}...)")
+    source = partial(_read, path.resolve())
+    if chosen["format"] in ("lp", "mps"):  # 15 digits: equal within rounding, not by hash
+        told = {k: fields[k] for k in ("family", "recipe", "seed")}
+        return Instance.of(name, source(), source, **told, best=best)
+    return Instance(name=name, sha256=sha256, source=source, best=best, **fields)
+
+
+def _read(path: Path) -> Problem:
+    return read_problem(path)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    h = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            h.update(block)
+    return h.hexdigest()

@@ -1,0 +1,82 @@
+"""Short names for solvers of other projects, through the public adapters; all are optional."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["ALIASES", "GROUPS", "Alias"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A registered solver with options.
+
+    Attributes
+    ----------
+    name, options : as for `optiprune.solvers.get`
+    penalty : the option ``penalty`` of 'dimod' in units of the mean |field| at a random feasible
+        assignment of each problem; None leaves it as it is
+    max_n : size that the back end's licence allows, or None
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    penalty: float | None = None
+    max_n: int | None = None
+
+
+def _dimod(sampler: str, penalty: float | None = None, **options: Any) -> Alias:
+    return Alias("dimod", {"sampler": sampler, **options}, penalty)
+
+
+_SA = "dwave.samplers:SimulatedAnnealingSampler"
+_TABU = "dwave.samplers:TabuSampler"
+
+_DEFAULTS = {
+    "dwave-sa": _dimod(_SA),
+    "dwave-tabu": _dimod(_TABU, reads=1),
+    "dwave-descent": _dimod("dwave.samplers:SteepestDescentSampler", reads=100),
+    "openjij-sa": _dimod("openjij:SASampler"),
+    "openjij-sqa": _dimod("openjij:SQASampler"),
+    "simulated-bifurcation": _dimod("optiprune.bench.protocol.bifurcation:BifurcationSampler"),
+}
+_MILP = {
+    "scip": Alias("pyomo", {"solver": "scip"}),
+    "gurobi": Alias("pyomo", {"solver": "gurobi_direct"}, max_n=200),
+    "cbc": Alias("pyomo", {"solver": "cbc"}),
+}
+
+
+def _tuned() -> dict[str, Alias]:
+    """A small grid for the two strong samplers of D-Wave: take the best row for each size.
+
+    Penalties are those of `Alias`. Below 0.1 answers had to be repaired as a rule, above 1 annealing
+    froze (n = 64, 128). Tabu search is cut into short runs, since it tells nothing before its end.
+    """
+    grid: dict[str, Alias] = {}
+    for penalty in (0.1, 0.3):
+        for sweeps in (100, 1000):
+            options = {"parameters": {"num_sweeps": sweeps}, "reads": 10}
+            grid[f"dwave-sa-{sweeps}-p{penalty:g}"] = _dimod(_SA, penalty, **options)
+    for penalty in (0.3, 1.0):
+        for timeout in (5, 20, 100):
+            options = {"parameters": {"timeout": timeout}, "reads": 1}
+            grid[f"dwave-tabu-{timeout}ms-p{penalty:g}"] = _dimod(_TABU, penalty, **options)
+    return grid
+
+
+_GRID = _tuned()
+
+ALIASES: Mapping[str, Alias] = MappingProxyType({**_DEFAULTS, **_MILP, **_GRID})
+
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "native": ("auto", "annealing", "tabu", "local-search", "greedy"),
+        "peers": (*_DEFAULTS, "scip", "gurobi", "highs"),
+        "dwave-tuned": tuple(_GRID),
+    }
+)
+"""Names that stand for several solvers in a list."""

@@ -1,0 +1,85 @@
+"""The summary as tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rich.markup import escape
+from rich.table import Table
+
+from optiprune.bench.statistics import Estimate, SummaryRow
+
+from .summaries import Report
+
+__all__ = ["seconds", "summary_tables"]
+
+
+def summary_tables(report: Report) -> Iterator[Table]:
+    """One table for each budget and size, the best solver first."""
+    groups: dict[tuple[float, int], list[SummaryRow]] = {}
+    for row in report.rows:
+        groups.setdefault((row.budget, row.n), []).append(row)
+    for (budget, n), rows in groups.items():
+        count = max(r.instances for r in rows)
+        closed = max(r.closed for r in rows)
+        title = f"n = {n}, {budget:g} s: {count} instances"
+        title += f", {closed} of them with a proven optimum" if closed else ""
+        table = Table(title=title, title_justify="left")
+        table.add_column("solver", overflow="fold")
+        for name in ("runs", "mean gap", "worst", "hits", "solved", "TTT99 [95 %]", "CPU", "notes"):
+            table.add_column(name, justify="left" if name == "notes" else "right")
+        for r in rows:
+            table.add_row(
+                escape(r.solver),
+                str(r.runs),
+                percent(r.mean_gap),
+                percent(r.worst_gap),
+                f"{100 * r.hit_rate:.0f} %",
+                f"{r.solved}/{r.instances}",
+                interval(r.ttt),
+                seconds(r.cpu_s),
+                _notes(r),
+            )
+        yield table
+
+
+def _notes(r: SummaryRow) -> str:
+    notes = []
+    if r.proven:
+        notes.append(f"{r.proven} proven")
+    if r.errors:
+        notes.append(f"{r.errors} errors")
+    if r.answered < 1 and r.errors < r.runs:
+        notes.append(f"{100 * r.answered:.0f} % answered")
+    if r.overran:
+        notes.append(f"{r.overran} over time")
+    return ", ".join(notes)
+
+
+def interval(e: Estimate) -> str:
+    """``12 ms [9.1 ms, 20 ms]``, or a dash where the target was not met."""
+    if not math.isfinite(e.value):
+        return "-"
+    return f"{seconds(e.value)} \\[{seconds(e.low)}, {seconds(e.high)}]"
+
+
+def seconds(t: float) -> str:
+    """Seconds with two or three digits and a fitting unit."""
+    if not math.isfinite(t):
+        return "-"
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if t * factor >= 1 or unit == "ms":
+            return f"{t * factor:.{2 if t * factor < 10 else 1 if t * factor < 100 else 0}f} {unit}"
+    raise AssertionError
+
+
+def percent(gap: float) -> str:
+    """A gap in percent; what is not zero does not look like it."""
+    if not math.isfinite(gap):
+        return "-"
+    if gap == 0:
+        return "0 %"
+    if gap < 5e-6:
+        return f"{100 * gap:.0e} %"
+    return f"{100 * gap:.3g} %"

@@ -1,0 +1,82 @@
+"""``auto,annealing:sweeps=50,restarts=0``: what a list of solvers means."""
+
+from __future__ import annotations
+
+import pytest
+
+from optiprune import solvers
+from optiprune.bench.errors import BenchError
+from optiprune.bench.protocol import ALIASES, GROUPS, parse_solvers
+from optiprune.bench.protocol.spec import typical_field
+from optiprune.problems import QUBO, CardinalityQP
+
+
+def shown(text: str) -> list[tuple[str, str, dict]]:
+    return [(s.label, s.name, s.options) for s in parse_solvers(text)]
+
+
+def test_names_and_options() -> None:
+    assert shown("auto, tabu:tenure=5,iterations=0 ,greedy") == [
+        ("auto", "auto", {}),
+        ("tabu:iterations=0,tenure=5", "tabu", {"tenure": 5, "iterations": 0}),
+        ("greedy", "greedy", {}),
+    ]
+
+
+def test_values_are_those_of_toml_and_may_hold_commas_and_colons() -> None:
+    text = "dimod:sampler=dwave.samplers:TabuSampler,parameters={tenure = 5, timeout = 20},reads=2"
+    ((label, name, options),) = shown(text)
+    assert name == "dimod"
+    assert options == {
+        "sampler": "dwave.samplers:TabuSampler",
+        "parameters": {"tenure": 5, "timeout": 20},
+        "reads": 2,
+    }
+    assert "tenure" in label
+
+
+def test_labels_aliases_and_groups() -> None:
+    assert shown("fast@annealing:sweeps=5")[0] == ("fast", "annealing", {"sweeps": 5})
+    ((label, name, options),) = shown("dwave-sa:reads=3")
+    assert (label, name) == ("dwave-sa:reads=3", "dimod")
+    assert options["reads"] == 3
+    assert [s.label for s in parse_solvers("native")] == list(GROUPS["native"])
+    assert len(parse_solvers("native,tabu")) == len(GROUPS["native"])  # named twice, once there
+
+
+def test_every_alias_names_a_solver_and_every_group_its_members() -> None:
+    for alias in ALIASES.values():
+        assert alias.name in solvers.names()
+        assert set(alias.options) <= set(solvers.options_of(solvers.solver_class(alias.name)))
+    for members in GROUPS.values():
+        assert parse_solvers(",".join(members))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("", BenchError, "no solver"),
+        ("sweeps=5", BenchError, "before any solver"),
+        ("anealing", solvers.UnknownSolverError, "annealing"),
+        ("a@tabu,a@greedy", BenchError, "label@name"),
+    ],
+)
+def test_what_is_refused(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        parse_solvers(text)
+
+
+def test_other_options_are_another_solver() -> None:
+    a, b = parse_solvers("tabu:tenure=5,x@tabu:tenure=6")
+    assert a.key != b.key
+    assert parse_solvers("y@tabu:tenure=5")[0].key == a.key
+
+
+def test_a_penalty_in_units_of_the_problem() -> None:
+    pytest.importorskip("dwave.samplers")
+    # one flip changes the energy by 3 wherever one stands
+    problem = CardinalityQP([[3.0, 0], [0, 3.0]], k=1)
+    assert typical_field(problem) == 3.0
+    (spec,) = parse_solvers("dwave-sa-100-p0.1")
+    assert spec.make(problem).penalty == pytest.approx(0.3)
+    assert spec.make(QUBO([[1.0]])).penalty is None
