@@ -45,6 +45,7 @@ _BUILT_IN = {
     "local-search": "optiprune.solvers.native.local_search:LocalSearch",
     "pyomo": "optiprune.solvers.adapters.pyomo_model:PyomoSolver",
     "tabu": "optiprune.solvers.native.tabu:Tabu",
+    "torch": "optiprune.solvers.device.solver:TorchAnnealing",
 }
 _registered: dict[str, str | type] = {}
 

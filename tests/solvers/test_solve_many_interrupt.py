@@ -114,6 +114,7 @@ def test_feasible_starts_stand_in_for_what_was_not_begun(interrupt_after, worker
         ("highs", {}),
         ("pyomo", {}),
         ("dimod", {"reads": 10**5}),
+        ("torch", {"sweeps": 10**9, "device": "cpu", "batch": 2}),
     ],
 )
 def test_every_solver_ends_its_batch(interrupt_after, name, options, workers) -> None:

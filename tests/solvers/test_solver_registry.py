@@ -32,6 +32,7 @@ BUILT_IN = [
     "local-search",
     "pyomo",
     "tabu",
+    "torch",
 ]
 
 
