@@ -6,7 +6,7 @@ A page asks for one with a line such as ``<!-- table: config -->``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,19 @@ def command_texts() -> str:
     return "\n\n".join(_help_texts(group))
 
 
-def _help_texts(group: Any) -> Iterator[str]:
+def _help_texts(group: Any, before: Sequence[str] = ()) -> Iterator[str]:
     from typer.testing import CliRunner
 
-    for name in group.commands:
-        shown = CliRunner().invoke(app, [name, "--help"], terminal_width=96, prog_name="optiprune")
+    for name, command in group.commands.items():
+        words = [*before, name]
+        if hasattr(command, "commands"):
+            yield from _help_texts(command, words)
+            continue
+        arguments = [*words, "--help"]
+        shown = CliRunner().invoke(app, arguments, terminal_width=96, prog_name="optiprune")
         if shown.exit_code != 0:
-            raise RuntimeError(f"optiprune {name} --help failed: {shown.output}")
-        yield f"## optiprune {name}\n\n```text\n{shown.output.strip()}\n```"
+            raise RuntimeError(f"optiprune {' '.join(words)} --help failed: {shown.output}")
+        yield f"## optiprune {' '.join(words)}\n\n```text\n{shown.output.strip()}\n```"
 
 
 def _row(cells: tuple[str, ...] | str) -> str:

@@ -34,6 +34,7 @@ Match = Annotated[str, typer.Option(help="Shell pattern that instances' names mu
 TargetGap = Annotated[
     float, typer.Option(help="Relative gap at which the target is reached; 0: the best known.")
 ]
+Plots = Annotated[bool, typer.Option(help="Draw figures, as PNG and SVG (needs matplotlib).")]
 
 
 @bench_app.command("solvers")
@@ -55,6 +56,7 @@ def solvers_bench(
     count: Count = None,
     match: Match = "*",
     target_gap: TargetGap = 0.0,
+    plots: Plots = True,
     fill: Annotated[
         bool, typer.Option(help="Start a solver that ends early again until its budget is used.")
     ] = True,
@@ -98,7 +100,7 @@ def solvers_bench(
             )
         report = make_report(records, known_of(out, instances), target_gap=target_gap)
         _show(report)
-        written = write_report(report, out, note=note)
+        written = write_report(report, out, plots=plots, note=note)
         console.print(f"written: {', '.join(str(p) for p in written)}", soft_wrap=True)
 
 
@@ -147,6 +149,7 @@ def export_bench(
 def report_bench(
     folder: Annotated[Path, typer.Argument(help="Results folder of `bench solvers`.")],
     target_gap: TargetGap = 0.0,
+    plots: Plots = True,
     debug: Debug = False,
 ) -> None:
     """Print the tables of a results folder and write its summaries and figures anew."""
@@ -160,7 +163,7 @@ def report_bench(
         records = read_journal(folder)
         report = make_report(records, known_of(folder), target_gap=target_gap)
         _show(report)
-        written = write_report(report, folder, note=_note())
+        written = write_report(report, folder, plots=plots, note=_note())
         output().print(f"written: {', '.join(str(p) for p in written)}", soft_wrap=True)
 
 

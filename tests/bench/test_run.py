@@ -240,7 +240,7 @@ def test_a_killed_bench_leaves_whole_results_and_goes_on(tmp_path: Path) -> None
     out = tmp_path / "out"
     command = [sys.executable, "-m", "optiprune", "bench", "solvers", "--suite", "generators"]
     command += ["--sizes", "16", "--count", "1", "--solvers", "greedy", "--budget", "0.05"]
-    command += ["--seeds", "3", "--no-isolate", "--out", str(out)]
+    command += ["--seeds", "3", "--no-isolate", "--no-plots", "--out", str(out)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

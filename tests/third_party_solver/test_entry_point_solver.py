@@ -104,3 +104,22 @@ except solvers.SolverError as e:
     assert done.returncode == 0, done.stderr
     assert "'first-fit' (optiprune_first_fit:FirstFit) cannot be loaded" in done.stdout
     assert "a_module_that_nobody_has" in done.stdout
+
+
+def test_it_takes_part_in_the_bench(installed: Path, tmp_path: Path) -> None:
+    arguments = ["bench", "solvers", "--suite", "generators", "--sizes", "12", "--count", "1"]
+    arguments += ["--solvers", "first-fit:reverse=true,first-fit,greedy", "--budget", "0.02"]
+    arguments += ["--seeds", "1", "--no-plots", "--out", str(tmp_path / "out")]
+    code = f"import sys; sys.argv[1:] = {arguments!r}; from optiprune.cli import main; main()"
+    done = run(code, installed)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "journal.jsonl").read_text().splitlines()
+    solves = [r for r in map(json.loads, lines) if r["type"] == "solve"]
+    status = {(r["solver"], r["family"]): r["status"] for r in solves}
+    for name in ("first-fit", "first-fit:reverse=true"):
+        assert status[name, "layer"] == "feasible"
+        assert status[name, "planted-qubo"] == "skipped"  # it takes no QUBO, and says so
+        assert name in done.stdout
+    energy = {(r["solver"], r["family"]): r.get("energy") for r in solves}
+    assert energy["first-fit", "layer"] != energy["first-fit:reverse=true", "layer"]
+    assert "does not take QUBO" in done.stderr

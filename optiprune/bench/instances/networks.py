@@ -59,7 +59,7 @@ class NetworkRecipe:
 
 
 NETWORKS: dict[str, NetworkRecipe] = {
-    "digits": NetworkRecipe("digits", (64, 256, 256, 10), 30, 64, 2e-3, 0.5, ("fc2",)),
+    "digits": NetworkRecipe("digits", (64, 256, 256, 10), 15, 64, 2e-3, 0.5, ("fc2",)),
     "fashion": NetworkRecipe("fashion", (784, 512, 512, 10), 8, 512, 1e-3, 0.75, ("fc1", "fc2")),
 }
 

@@ -53,8 +53,8 @@ _MILP = {
 def _tuned() -> dict[str, Alias]:
     """A small grid for the two strong samplers of D-Wave: take the best row for each size.
 
-    Penalties are those of `Alias`. Below 0.1 answers had to be repaired as a rule, above 1 annealing
-    froze (n = 64, 128). Tabu search is cut into short runs, since it tells nothing before its end.
+    Penalties are those of `Alias`. Tabu search is cut into short runs: it tells nothing before its
+    end.
     """
     grid: dict[str, Alias] = {}
     for penalty in (0.1, 0.3):

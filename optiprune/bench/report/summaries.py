@@ -71,7 +71,11 @@ def known_of(folder: Path, instances: Iterable[Any] = ()) -> dict[str, BestKnown
 
 
 def write_report(
-    report: Report, folder: Path, *, note: Callable[[str], None] = print
+    report: Report,
+    folder: Path,
+    *,
+    plots: bool = True,
+    note: Callable[[str], None] = print,
 ) -> list[Path]:
     """Write results, summary, best known answers, and figures where matplotlib is installed.
 
@@ -94,7 +98,7 @@ def write_report(
     written.append(folder / "summary.json")
     write_best_known(folder / FILE, report.best, names)
     written.append(folder / FILE)
-    if not report.runs:
+    if not report.runs or not plots:
         return written
     if find_spec("matplotlib") is None:
         note("no figures: they need matplotlib; install it with: pip install 'optiprune[plot]'")
