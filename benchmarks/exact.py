@@ -34,8 +34,7 @@ def peers() -> dict[str, tuple[solvers.Solver, int]]:
     """Solver by label, with the number of instances of a family that it gets at n = 64."""
     out: dict[str, tuple[solvers.Solver, int]] = {"exact": (solvers.get("exact"), 1 << 30)}
     if find_spec("gurobipy"):
-        options = {"Threads": 1, "MIPGap": 1e-9}
-        gurobi = solvers.get("pyomo", solver="gurobi_direct", linearise=False, options=options)
+        gurobi = solvers.get("pyomo", solver="gurobi_direct", linearise=False)
         out["gurobi"] = (gurobi, 1 << 30)
     if find_spec("pyscipopt"):
         out["scip"] = (solvers.get("pyomo", solver="scip"), 1)

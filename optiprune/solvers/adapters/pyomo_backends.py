@@ -27,6 +27,7 @@ class Backend:
     install : what to hand to ``pip install``, or None where pip does not have it
     seed, nodes, target, stall : its own options for the seed (31 bits), the node limit, the
         objective value to stop at, and the nodes without improvement; None where it has none
+    seconds : its own option for the time limit, where Pyomo does not pass on the one it is given
     warm_start : whether a start reaches it through Pyomo
     defaults : options set unless the user sets them
     """
@@ -39,6 +40,7 @@ class Backend:
     nodes: str | None = None
     target: str | None = None
     stall: str | None = None
+    seconds: str | None = None
     warm_start: bool = True
     defaults: tuple[tuple[str, Any], ...] = ()
 
@@ -70,6 +72,16 @@ _SCIP = Backend(
     # The warm start names the binaries alone; SCIP would drop it for its many missing values.
     defaults=(("display/verblevel", 0), ("heuristics/completesol/maxunknownrate", 1.0)),
 )
+_GUROBI = Backend(
+    names=(),
+    install="gurobipy",
+    seed="Seed",
+    nodes="NodeLimit",
+    target="BestObjStop",
+    # gurobi_direct of Pyomo 6.10.1 never looks at 'timelimit'
+    seconds="TimeLimit",
+    defaults=(("Threads", 1), ("MIPGap", 0.0)),
+)
 _LINEAR = Backend(names=(), miqp=False, linearisation="smaller")
 
 _KNOWN: dict[str, Backend] = {
@@ -82,10 +94,10 @@ _KNOWN: dict[str, Backend] = {
     "glpk": _LINEAR,
     "cbc": _LINEAR,
     "appsi_cbc": _LINEAR,
-    "gurobi": Backend((), install="gurobipy", seed="Seed", nodes="NodeLimit"),
-    "gurobi_direct": Backend((), install="gurobipy", seed="Seed", nodes="NodeLimit"),
-    "gurobi_persistent": Backend((), install="gurobipy", seed="Seed", nodes="NodeLimit"),
-    "appsi_gurobi": Backend((), install="gurobipy", seed="Seed", nodes="NodeLimit"),
+    "gurobi": _GUROBI,
+    "gurobi_direct": _GUROBI,
+    "gurobi_persistent": _GUROBI,
+    "appsi_gurobi": _GUROBI,
 }
 # Pyomo's name for "whatever executable is called so"; it would also take a misspelt solver
 _GENERIC = ("asl", "py")

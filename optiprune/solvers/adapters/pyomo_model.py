@@ -165,6 +165,8 @@ class PyomoSolver(BaseSolver):
         wanted: list[tuple[str, str | None, Any]] = [
             ("seed", backend.seed, int(seed.generate_state(1)[0] >> 1))
         ]
+        if backend.seconds is not None and math.isfinite(limits.time_s):
+            options[backend.seconds] = watch.time_left
         if math.isfinite(limits.iterations):
             nodes = int(min(limits.iterations, 2**31 - 1))
             wanted.append(("iteration limit", backend.nodes, nodes))
