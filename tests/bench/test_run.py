@@ -193,11 +193,14 @@ def test_errors_are_recorded_told_and_repeated_on_request(
 
 def test_what_cannot_take_part_is_said(tmp_path: Path, instances: list[Instance]) -> None:
     told: list[str] = []
-    chosen = parse_solvers("x@dimod:sampler=no_such_module:Sampler,highs:nonsense=1,greedy")
+    solvers.register("broken", "optiprune_no_such_package:Solver")
+    chosen = parse_solvers("x@dimod:sampler=no_such_module:Sampler,highs:nonsense=1,greedy,broken")
+    solvers.unregister("broken")
     chosen += [SolverSpec("tiny", "greedy", max_n=4)]
     run_bench(instances, chosen, PROTOCOL, tmp_path, isolate=False, note=told.append)
     assert any(line.startswith("x: left out") and "no_such_module" in line for line in told)
     assert any(line.startswith("highs:nonsense=1: left out") for line in told)
+    assert any(line.startswith("broken: left out") for line in told)
     assert any(line.startswith("tiny: 4 solves skipped") for line in told)
 
 

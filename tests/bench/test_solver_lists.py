@@ -77,6 +77,6 @@ def test_a_penalty_in_units_of_the_problem() -> None:
     # one flip changes the energy by 3 wherever one stands
     problem = CardinalityQP([[3.0, 0], [0, 3.0]], k=1)
     assert typical_field(problem) == 3.0
-    (spec,) = parse_solvers("dwave-sa-100-p0.1")
+    (spec,) = parse_solvers("dwave-sa-1000-p0.1")
     assert spec.make(problem).penalty == pytest.approx(0.3)
     assert spec.make(QUBO([[1.0]])).penalty is None

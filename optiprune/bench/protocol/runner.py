@@ -105,8 +105,9 @@ def _usable(solvers: Sequence[SolverSpec], note: Callable[[str], None]) -> list[
     for spec in solvers:
         try:
             spec.make()
-        except SolverError as e:
-            note(f"{spec.label}: left out: {e}")
+        except Exception as e:  # whatever the package behind it does on import
+            words = str(e) if isinstance(e, SolverError) else f"{type(e).__name__}: {e}"
+            note(f"{spec.label}: left out: {words}")
         else:
             out.append(spec)
     return out

@@ -68,6 +68,7 @@ class Worker:
         self._patience = patience
         self._process: Any = None
         self._pipe: Connection | None = None
+        self._busy = False
 
     def measure(self, instance: Instance, spec: SolverSpec, **how: Any) -> dict[str, Any]:
         """As `InProcess.measure`; ``status`` is "error" if the process died or was ended."""
@@ -75,6 +76,7 @@ class Worker:
             self._start()
         assert self._pipe is not None
         limit = 10 * how["budget"] + self._patience
+        self._busy = True
         try:
             self._pipe.send((instance, spec, how))
             if not self._pipe.poll(limit):
@@ -89,20 +91,24 @@ class Worker:
         except BaseException:  # Ctrl-C: the measurement is lost, the process must not go on
             self.close()
             raise
+        self._busy = False
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, dict)
         return answer
 
     def close(self) -> None:
-        """End the process, whatever it does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process = None
+        """End the process; one that waits for work ends by itself, another is killed."""
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
+        if self._process is not None:
+            if not self._busy:
+                self._process.join(5)
+            self._process.kill()
+            self._process.join()
+            self._process = None
+        self._busy = False
 
     def _start(self) -> None:
         self.close()

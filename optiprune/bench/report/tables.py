@@ -28,7 +28,10 @@ def summary_tables(report: Report) -> Iterator[Table]:
         table = Table(title=title, title_justify="left")
         table.add_column("solver", overflow="fold")
         for name in ("runs", "mean gap", "worst", "hits", "solved", "TTT99 [95 %]", "CPU", "notes"):
-            table.add_column(name, justify="left" if name == "notes" else "right")
+            if name == "notes":
+                table.add_column(name, overflow="fold")
+            else:
+                table.add_column(name, justify="right", no_wrap=True)
         for r in rows:
             table.add_row(
                 escape(r.solver),
@@ -65,13 +68,12 @@ def interval(e: Estimate) -> str:
 
 
 def seconds(t: float) -> str:
-    """Seconds with two or three digits and a fitting unit."""
+    """Seconds with two digits and a fitting unit: ``1.2 s``, ``870 ms``, ``0.35 ms``."""
     if not math.isfinite(t):
         return "-"
-    for unit, factor in (("s", 1.0), ("ms", 1e3)):
-        if t * factor >= 1 or unit == "ms":
-            return f"{t * factor:.{2 if t * factor < 10 else 1 if t * factor < 100 else 0}f} {unit}"
-    raise AssertionError
+    value, unit = (t, "s") if t >= 1 else (1e3 * t, "ms")
+    digits = 2 if value < 1 else 1 if value < 10 else 0
+    return f"{value:.{digits}f} {unit}"
 
 
 def percent(gap: float) -> str:
