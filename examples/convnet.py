@@ -1,6 +1,6 @@
 """Prune a small convolutional network with batch norm, then fine-tune it without losing a zero.
 
-    python -m examples.convnet --sparsity 0.9
+    OMP_WAIT_POLICY=PASSIVE python -m examples.convnet --sparsity 0.9
 
 from the root of the repository. On Fashion-MNIST where it is installed (``apt-get install
 dataset-fashion-mnist``; training takes about a minute, once), else on scikit-learn's 8x8 digits.

