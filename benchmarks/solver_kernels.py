@@ -1,6 +1,6 @@
 """Speed and quality of the native solvers: ``python -m benchmarks.solver_kernels``.
 
-Medians on one thread; trust the ratios, machines are noisy. Under two minutes.
+Medians on one thread; trust the ratios, machines are noisy. Some minutes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import numpy as np
 from numba import njit
 
 from benchmarks.machine import describe
+from benchmarks.solver_portfolio import cut
 from optiprune import solvers
-from optiprune.problems import (
-    PALUBECKIS_BEST_KNOWN,
-    QUBO,
-    CardinalityQP,
-    palubeckis_instance,
-)
+from optiprune.problems import QUBO, CardinalityQP
+from optiprune.solvers import Watch
+from optiprune.solvers.native.chunks import Incumbent
+from optiprune.solvers.native.exchange import ACCEPTED, TEMPERATURE
 from optiprune.solvers.native.instance import aligned
+from optiprune.solvers.native.search import search_at
+from optiprune.solvers.native.start import prepare
+from optiprune.solvers.stop import limits
 
 SEED = 0
 
@@ -161,14 +163,70 @@ def throughput() -> None:
               f"({100 * hit:.1f} %); same answers: {same}")  # fmt: skip
 
 
-def palubeckis() -> None:
-    print("\nPalubeckis instances, tabu until the best known value (limit 8 s each)")
-    for name in ("p3000.1", "p3000.2", "p3000.3", "p3000.4", "p4000.1"):
-        p, best = palubeckis_instance(name), PALUBECKIS_BEST_KNOWN[name]
-        stop = solvers.Target(-best) | solvers.TimeLimit(8)
-        s = solvers.get("tabu", iterations=0).solve(p, seed=SEED, stop=stop)
-        print(f"{name}: {-s.energy:.0f} (best known {best}) in {s.stats.wall_s:.2f} s, "
-              f"{s.stats.moves} moves")  # fmt: skip
+def accepted_only() -> None:
+    """At a temperature that accepts everything: what a move costs beside the rows it adds."""
+    print("\nAccepted moves alone, float32 [us], and the share of that which the rows take")
+    print(f"{'n':>6} {'row':>8} {'flip':>8} {'':>5} {'2 rows':>8} {'exchange':>9} {'':>5} "
+          f"{'heat bath':>10} {'':>5} {'flip tabu':>10}")  # fmt: skip
+    for n in (256, 1024, 4096):
+        p = gaussian(n, SEED)
+        q = QUBO(p.Q, -0.5 * p.Q.sum(axis=1))
+        row, steps = row_add(n), 40_000 if n < 4096 else 10_000
+        line = f"{n:>6} {1e6 * row:8.3f}"
+        for problem, moves, rows, wide in (
+            (q, "metropolis", 1, 8), (p, "metropolis", 2, 9), (p, "heat-bath", 2, 10)
+        ):  # fmt: skip
+            watch = Watch(limits(None))
+            incumbent = Incumbent(problem, watch)
+            start = prepare(problem, None, watch, incumbent, "float32")
+            search = search_at(start, np.random.SeedSequence(SEED), watch, incumbent, moves)
+            assert search is not None
+            search.state.floats[TEMPERATURE] = 1e30
+            search._anneal(100, 1.0)
+            before = int(search.state.counters[ACCEPTED])
+            t = seconds(lambda s=search, m=steps: s._anneal(m, 1.0))
+            each = 5 * t / (int(search.state.counters[ACCEPTED]) - before)
+            if moves == "metropolis" and rows == 2:
+                line += f" {2e6 * row:8.3f}"
+            line += f" {1e6 * each:{wide}.3f} {100 * rows * row / each:4.0f}%"
+        watch = Watch(limits(None))
+        incumbent = Incumbent(q, watch)
+        start = prepare(q, None, watch, incumbent, "float32")
+        search = search_at(start, np.random.SeedSequence(SEED), watch, incumbent)
+        assert search is not None
+        t = seconds(lambda s=search, m=steps, n=n: s._tabu(m, n // 100, 10, 10**9, 10, 20))
+        print(line + f" {1e6 * t / steps:10.3f}")
+
+
+def batches() -> None:
+    print("\nBatches of a trained layer's rows, solve_many by auto; gap to a long run")
+    for n, count in ((64, 400), (256, 60)):
+        for pure in (False, True):
+            some = cut(n, pure, 20)
+            problems = (some * (count // len(some) + 1))[:count]
+            long = [solvers.get("tabu", iterations=60_000).solve(p, seed=9).energy for p in some]
+            solver = solvers.get("auto")
+            solver.solve_many(problems[:4])
+            rates: dict[int, list[float]] = {1: [], 2: []}
+            for _ in range(3):
+                for workers in (1, 2):
+                    t = time.perf_counter()
+                    found = solver.solve_many(problems, seed=SEED, workers=workers)
+                    rates[workers].append(len(problems) / (time.perf_counter() - t))
+                    if workers == 1:
+                        one = found
+            t = time.process_time()
+            solver.solve_many(problems, seed=SEED)
+            cpu = len(problems) / (time.process_time() - t)
+            best = np.resize(np.minimum(long, [s.energy for s in one[: len(some)]]), count)
+            gap = np.mean([(s.energy - b) / abs(b) for s, b in zip(one, best, strict=True)])
+            same = all(
+                np.array_equal(a.x, b.x) and a.energy == b.energy
+                for a, b in zip(one, found, strict=True)
+            )
+            print(f"n = {n}, {'pure' if pure else 'batch'}: {cpu:.0f}/CPU s; "
+                  f"{max(rates[1]):.0f}/s on 1 thread, {max(rates[2]):.0f}/s on 2; gap "
+                  f"{100 * gap:.3f} %; same answers: {same}", flush=True)  # fmt: skip
 
 
 def main() -> None:
@@ -178,8 +236,9 @@ def main() -> None:
     print(f"seed: {SEED}; one thread unless said")
     kernel_speed()
     quality()
+    accepted_only()
     throughput()
-    palubeckis()
+    batches()
     print(f"\nin all {time.perf_counter() - start:.0f} s")
 
 

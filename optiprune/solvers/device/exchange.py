@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .layout import Batch
+from .layout import SAMPLE, Batch
 from .noise import gumbel_table
 from .search import Plan, Search
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["ExchangeSearch"]
-
-# moves that temperatures are taken from
-_SAMPLE = 16
 
 
 class ExchangeSearch(Search):
@@ -133,6 +130,14 @@ class ExchangeSearch(Search):
         self.bias = torch.where(self.x, 0.0, -math.inf).to(self.dtype)
         self.pruned = self._pruned_lists()
 
+    def _take_problems(self, index: torch.Tensor) -> None:
+        super()._take_problems(index)
+        self.groups, self.counts = self.groups[index], self.counts[index]
+        if self.group_bias is not None:
+            n_groups = self.counts.shape[1]
+            by_problem = self.group_bias.view(-1, n_groups, self.width)
+            self.group_bias = by_problem.index_select(0, index).view(-1, self.width)
+
     def _row_state(self) -> tuple[str, ...]:
         return (*super()._row_state(), "bias", "pruned")
 
@@ -228,9 +233,9 @@ class ExchangeSearch(Search):
     def sample_moves(self) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        sample = self.movers.clamp(max=_SAMPLE)
+        sample = self.movers.clamp(max=SAMPLE)
         columns = []
-        for s in range(min(self.slots, _SAMPLE)):
+        for s in range(min(self.slots, SAMPLE)):
             slot = (s * self.movers).div(sample, rounding_mode="floor").clamp_(max=self.slots - 1)
             i = self.pruned.gather(1, slot[:, None])
             row = self.J.index_select(0, self.base + i[:, 0])

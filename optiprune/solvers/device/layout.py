@@ -12,10 +12,24 @@ import numpy.typing as npt
 from optiprune.problems import QUBO, CardinalityQP
 from optiprune.solvers.base import Watch
 
-__all__ = ["BLOCK", "Batch", "Item", "Shape", "bytes_per_problem", "group_by_shape", "stack"]
+__all__ = [
+    "BLOCK",
+    "SAMPLE",
+    "Batch",
+    "Item",
+    "Shape",
+    "bytes_per_problem",
+    "group_by_shape",
+    "movable",
+    "needs_double",
+    "padded",
+    "stack",
+]
 
 # steps whose random numbers are made at once, and between two looks at the stop criteria
 BLOCK = 64
+# exchanges of each problem that its temperatures are taken from
+SAMPLE = 16
 # integers up to 2**24 are exact in float32, and so are their sums below that
 _EXACT = float(1 << 24)
 
@@ -162,9 +176,10 @@ def bytes_per_problem(shape: Shape, movers: int, n_groups: int) -> int:
     w = shape.width
     couplings = 2 * w * w * size  # the stacked array and its copy on the device
     groups = (n_groups + 1) * w * size if shape.grouped else 0
-    # fields, bias, score, noise, row and what is gathered of them; assignments; slots
-    row = w * (9 * size + 3) + 8 * movers * (4 if shape.exchange else 0)
-    return couplings + groups + shape.replicas * (row + 64 * BLOCK)
+    # fields, bias, score, noise, row and what is gathered of them; assignments; slots; random words
+    row = w * (9 * size + 3) + 8 * movers * (4 if shape.exchange else 0) + 64 * BLOCK
+    sample = 24 * w * (SAMPLE if shape.exchange else 1)
+    return couplings + groups + sample + max(shape.replicas, 3) * row
 
 
 def stack(items: Sequence[Item]) -> Batch:

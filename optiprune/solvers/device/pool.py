@@ -7,9 +7,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-__all__ = ["run_all"]
+__all__ = ["run_all", "stop_all"]
 
 T = TypeVar("T")
+
+
+def stop_all(interrupt: threading.Event) -> None:
+    """What to do about a KeyboardInterrupt that was caught: raise it again if it is the second."""
+    if interrupt.is_set():
+        raise KeyboardInterrupt
+    interrupt.set()
 
 
 def run_all(
@@ -32,9 +39,7 @@ def run_all(
                     # in short turns: Windows delivers no signal to a thread that waits on a lock
                     done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
                 except KeyboardInterrupt:
-                    if interrupt.is_set():
-                        raise
-                    interrupt.set()
+                    stop_all(interrupt)
                     continue
                 for future in done:
                     future.result()

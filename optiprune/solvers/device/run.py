@@ -70,6 +70,9 @@ class BatchRun:
         self.reasons: list[str | None] = [None] * count
         self.search: ExchangeSearch | FlipSearch | None = None
         self.answers: list[Answer | None] = [None] * count
+        self._all_items = items
+        self._final: dict[int, Answer] = {}  # by the items' index
+        self._whole = False  # the search's rows are all of one shape, not being moved about
         self._seen = np.full(count, math.inf)  # best energy at the last look
         self._improved = np.zeros(count, np.int64)  # moves at that time
         self._refuted = np.full(count, math.inf)  # an estimate that did not meet the target
@@ -95,17 +98,39 @@ class BatchRun:
 
     def collect(self, default: str) -> list[Answer]:
         """Each problem's best assignment; ``default`` is the reason where none is noted."""
-        if self.search is not None:
-            self._harvest([b for b in range(len(self.items)) if self.answers[b] is None])
-            self.accepted = self.accepted + self.search.problem_accepted()
-        out = []
-        for b, item in enumerate(self.items):
-            reason = self.reasons[b] or default
-            found = self.answers[b]
+        self._settle(range(len(self.items)), default)
+        return [self._final[item.index] for item in self._all_items]
+
+    def _settle(self, problems: Sequence[int], default: str) -> None:
+        """Write down the answers of problems that are done."""
+        accepted = self.accepted
+        if self.search is not None and self._whole:
+            self._harvest([b for b in problems if self.answers[b] is None])
+            accepted = accepted + self.search.problem_accepted()
+        for b in problems:
+            item, found = self.items[b], self.answers[b]
             item.watch.moves = int(self.moves[b])
-            item.watch.accepted = int(self.accepted[b])
-            out.append(Answer(None if found is None else found.x, reason))
-        return out
+            item.watch.accepted = int(accepted[b])
+            x = None if found is None else found.x
+            self._final[item.index] = Answer(x, self.reasons[b] or default)
+
+    def _drop_done(self) -> None:
+        """Once most problems are done, go on with a smaller batch of the others."""
+        assert self.search is not None
+        going = [b for b, reason in enumerate(self.reasons) if reason is None]
+        if not 0 < 2 * len(going) <= len(self.items):
+            return
+        self._settle([b for b, reason in enumerate(self.reasons) if reason], "")
+        self._whole = False
+        index = np.array(going)
+        self.search.keep(index)
+        self.items = [self.items[b] for b in going]
+        self.reasons = [self.reasons[b] for b in going]
+        self.answers = [self.answers[b] for b in going]
+        for name in ("moves", "accepted", "_seen", "_improved", "_refuted"):
+            setattr(self, name, getattr(self, name)[index])
+        self.ladder.keep(index)
+        self._whole = True
 
     def _measure_reserve(self) -> None:
         """The time that the answers' own evaluation will take is kept back from a limit."""
@@ -136,9 +161,10 @@ class BatchRun:
             self._tick()
             search.construct(s)
         search.begin()
-        self.search = search
+        self.search, self._whole = search, True
         self._look()
         self._descend()
+        self._whole = False
         search.keep_best_start()
         changes, tries = search.sample_moves()
         hot, cold = self.temperatures.choose(changes, tries, search.margin, batch.exponent)
@@ -146,6 +172,7 @@ class BatchRun:
         self.accepted = search.problem_accepted()
         search.spread(batch.shape.replicas)
         search.accepted.zero_()
+        self._whole = True
 
     # steps --------------------------------------------------------------------------------------
 
@@ -186,16 +213,15 @@ class BatchRun:
     def _anneal(self) -> None:
         search = self.search
         assert search is not None
-        n_steps = search.batch.sweeps * search.batch.movers
-        movers = search.batch.movers
-        for t in range(0, int(n_steps.max()), BLOCK):
-            wanted = np.clip(n_steps - t, 0, BLOCK)
+        t = 0
+        while True:
+            self._drop_done()
+            movers = search.batch.movers
+            left = np.where(self._live, search.batch.sweeps * movers - t, 0)
+            if not (left > 0).any():
+                return
             # a limit that is met is noted at the step at which it is met
-            steps = self._allowed(wanted)
-            if not steps.any():
-                if not self._live.any():
-                    return
-                continue
+            steps = self._allowed(np.clip(left, 0, BLOCK))
             a, b = search.random_plan(t, BLOCK)
             rungs = self.ladder.rungs(np.arange(t, t + BLOCK)[:, None] // movers)
             temperatures = search.to_device(rungs.astype(search.batch.shape.dtype))
@@ -206,6 +232,7 @@ class BatchRun:
             )
             self._run(plan, steps)
             self._look()
+            t += BLOCK
 
     def _polish(self) -> None:
         search = self.search
@@ -215,12 +242,15 @@ class BatchRun:
             self._descend()
 
     def _descend(self) -> None:
-        """Sweeps at temperature 0 until a whole one brings nothing, for each problem."""
+        """Sweeps at temperature 0, of each problem until a whole one leaves its best as it was.
+
+        (The best replica is at a local optimum then; the others need not be.)
+        """
         search = self.search
         assert search is not None
         going = self._live
         while going.any():
-            before = search.problem_accepted()
+            before = search.problem_best()
             movers = search.batch.movers
             wanted = np.where(going, movers, 0)
             allowed = self._allowed(wanted)
@@ -229,7 +259,7 @@ class BatchRun:
                 plan = Plan(search.slots_for(None, steps))
                 self._run(plan, np.clip(allowed - t, 0, len(steps)))
             self._look()
-            going &= (search.problem_accepted() > before) & self._live
+            going &= (search.problem_best() < before) & self._live
 
     # criteria -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,6 +174,29 @@ class Search(ABC):
         rows = self.problem.repeat_interleave(replicas)
         self._set_rows(replicas)
         self._take_rows(rows)
+
+    def keep(self, problems: npt.NDArray[np.int64]) -> None:
+        """Go on with some of the problems, all replicas of each."""
+        import torch
+
+        old = self.batch
+        some = {
+            name: getattr(old, name)[problems]
+            for name in ("exponent", "n", "movers", "sweeps", "words", "k")
+        }
+        self.batch = replace(old, **some)  # stacked arrays stay: they are on the device already
+        index = self.to_device(problems)
+        self._take_problems(index)
+        replica = torch.arange(self.replicas, device=self.device)
+        rows = (index[:, None] * self.replicas + replica).flatten()
+        self._set_rows(self.replicas)
+        self._take_rows(rows)
+
+    def _take_problems(self, index: torch.Tensor) -> None:
+        self.J = self.J.view(-1, self.width, self.width).index_select(0, index)
+        self.J = self.J.view(-1, self.width)
+        self.linear = self.linear.index_select(0, index)
+        self.n, self.movers, self.words = self.n[index], self.movers[index], self.words[index]
 
     def _take_rows(self, rows: torch.Tensor) -> None:
         for name in self._row_state():

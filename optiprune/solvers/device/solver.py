@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,8 +21,8 @@ from optiprune.solvers.stop import Stop, limits
 
 from .backend import available_bytes, check_device, refuse_size, resolve_device
 from .layout import Item, Shape, bytes_per_problem, group_by_shape, movable, needs_double, padded
-from .pool import run_all
-from .run import BatchRun, cheap_assignment
+from .pool import run_all, stop_all
+from .run import Answer, BatchRun, cheap_assignment
 from .temperature import Temperatures
 
 __all__ = ["TorchAnnealing"]
@@ -139,7 +140,7 @@ class TorchAnnealing(BaseSolver):
         def finish(item: Item, outcome: Outcome) -> None:
             solutions[item.index] = self._finish(item.problem, item.x0, item.watch, outcome)
 
-        self._solve_items(items, workers, interrupt, finish)
+        self._solve_items(items, workers, interrupt, finish, restart_clocks=True)
         return [s for s in solutions if s is not None]
 
     def _solve(
@@ -152,9 +153,13 @@ class TorchAnnealing(BaseSolver):
         interrupt = watch.interrupt or threading.Event()
         watch.interrupt = interrupt
         outcomes: list[Outcome] = []
+
+        def finish(_: Item, outcome: Outcome) -> None:
+            outcomes.append(outcome)
+
         item = self._item(0, problem, x0, seed, watch)
-        self._solve_items([item], 1, interrupt, lambda _, outcome: outcomes.append(outcome))
-        return outcomes[0]
+        self._solve_items([item], 1, interrupt, finish, restart_clocks=False)
+        return outcomes[-1]
 
     # the parts of a call ------------------------------------------------------------------------
 
@@ -190,8 +195,19 @@ class TorchAnnealing(BaseSolver):
         base = 100 if n < 512 else 200
         return int(base * min(5.0, max(1.0, n / max(1, 2 * movers))))
 
-    def _solve_items(self, items: list[Item], workers: int, interrupt: Any, finish: Any) -> None:
-        """Batches of items, each item's outcome handed to ``finish`` as soon as there is one."""
+    def _solve_items(
+        self,
+        items: list[Item],
+        workers: int,
+        interrupt: threading.Event,
+        finish: Callable[[Item, Outcome], None],
+        *,
+        restart_clocks: bool,
+    ) -> None:
+        """Batches of items, each item's outcome handed to ``finish`` as soon as there is one.
+
+        ``restart_clocks``: an item's time begins when its batch does.
+        """
         still = [item for item in items if not item.movers]
         for item in still:
             x = cheap_assignment(item.problem)
@@ -214,11 +230,9 @@ class TorchAnnealing(BaseSolver):
 
         def run(batch: list[Item]) -> None:
             begun = not interrupt.is_set()
-            extra = {"device": str(device), "batch": len(batch)}
-            if len(batches) > 1:
+            if restart_clocks:
                 for item in batch:
-                    # its time begins when its batch does
-                    item.watch.start += item.watch.elapsed
+                    item.watch.start = time.perf_counter()
             runner = BatchRun(batch, device, temperatures)
             default = "interrupted"
             try:
@@ -226,10 +240,16 @@ class TorchAnnealing(BaseSolver):
                     runner.execute()
                     default = "completed"
             except KeyboardInterrupt:
-                if interrupt.is_set():
-                    raise
-                interrupt.set()
-            for item, answer in zip(batch, runner.collect(default), strict=True):
+                stop_all(interrupt)
+            try:
+                end(batch, runner.collect(default), begun)
+            except KeyboardInterrupt:
+                stop_all(interrupt)
+                end(batch, runner.collect(default), begun)
+
+        def end(batch: list[Item], answers: list[Answer], begun: bool) -> None:
+            extra = {"device": str(device), "batch": len(batch)}
+            for item, answer in zip(batch, answers, strict=True):
                 finish(item, self._outcome(item, answer.x, answer.reason, begun, extra))
 
         run_all(run, batches, workers if device.type == "cpu" else 1, interrupt)

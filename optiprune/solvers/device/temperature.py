@@ -149,3 +149,8 @@ class Ladder:
                 self._sweep += behind
             out[c] = self._now
         return out
+
+    def keep(self, problems: npt.NDArray[np.int64]) -> None:
+        """Go on with some of the problems."""
+        self._sweeps, self._ratio = self._sweeps[problems], self._ratio[problems]
+        self._now, self._sweep = self._now[problems], self._sweep[problems]

@@ -23,6 +23,9 @@ from .temperature import temperature_for
 
 __all__ = ["Annealing"]
 
+# variables up to which several short runs are better than a long one
+_SHORT = 192
+
 
 @dataclass(frozen=True)
 class Annealing(BaseSolver):
@@ -189,7 +192,7 @@ class Annealing(BaseSolver):
             movers = 2 * (n - int(problem.k.sum()))
         if isinstance(problem, QUBO):
             return 400  # flips in order are cheap
-        base = 100 if n < 512 else 200
+        base = 100 if n <= _SHORT else 400
         if self.moves == "metropolis":
             base *= 10  # a proposal looks at one pair and not at a whole row
         return int(base * min(5.0, max(1.0, n / max(1, movers))))
@@ -205,5 +208,8 @@ class Annealing(BaseSolver):
 
 
 def _default_restarts(n: int) -> int:
-    """Runs by default: at n = 20 (64, 128) this meets the optimum in all (99 %, 90 %) of solves."""
-    return max(1, min(20, 1280 // max(1, n)))
+    """Runs by default: at n = 20 (64, 128) this meets the optimum in all (99 %, 90 %) of solves.
+
+    Above, one long run ends lower than several short ones.
+    """
+    return max(1, min(20, 1280 // max(1, n))) if n <= _SHORT else 1

@@ -15,28 +15,32 @@ from optiprune.solvers.errors import SolverOptionError
 from optiprune.solvers.options import NEVER
 
 from .annealing import Annealing
+from .branch_and_bound import BranchAndBound
 from .exhaustive import Exhaustive, assignments, work
 from .local_search import LocalSearch
 from .tabu import Tabu
 
 __all__ = ["Auto"]
 
-# additions up to which all assignments are visited: a proof in some 20 ms
+# additions up to which all assignments are visited: a proof in some 10 ms
 _FEW = 1 << 24
+# additions up to which visiting all takes no longer than a proof by bounds, some 5 ms
+_VISITED = 1 << 22
 # the most that a larger effort makes of that
 _FEW_EFFORT = 64.0
-# exchange tabu is best up to here, heat-bath annealing above
-_TABU_N = 256
+# exchange tabu alone up to here, annealing alone from there (benchmarks.solver_portfolio)
+_TABU_N = 128
+_ANNEALING_N = 384
 
 
 @dataclass(frozen=True)
 class _AnnealingThenTabu(BaseSolver):
-    """For a QUBO: tabu search that starts from what annealing found."""
+    """Rounds of annealing, and tabu search that starts from what it found."""
 
     effort: float
 
     name: ClassVar[str] = "annealing, tabu"
-    capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO}))
+    capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP}))
 
     def _solve(
         self,
@@ -45,24 +49,58 @@ class _AnnealingThenTabu(BaseSolver):
         seed: np.random.SeedSequence,
         watch: Watch,
     ) -> Outcome:
+        best: Outcome | None = None
+        energy = math.inf
+        scale, done = min(1.0, self.effort), 0.0
+        # rounds, each twice as long as the last: a long effort is no single endless annealing
+        while True:
+            try:
+                found = self._round(problem, x0, seed, watch, scale)
+            except KeyboardInterrupt:
+                if best is None:
+                    raise
+                return replace(best, stats=watch.stats("interrupted"))
+            reached = math.inf if found.x is None else problem.energy(found.x)
+            if best is None or reached < energy:
+                best, energy = found, reached
+            done += scale
+            if found.stats.stop_reason != "completed" or done >= self.effort:
+                return replace(best, stats=found.stats)
+            watch.restarts += 1
+            scale = min(2.0 * scale, self.effort - done)
+
+    def _round(
+        self,
+        problem: QUBO | CardinalityQP,
+        x0: npt.NDArray[np.int8] | None,
+        seed: np.random.SeedSequence,
+        watch: Watch,
+        scale: float,
+    ) -> Outcome:
+        if isinstance(problem, QUBO):
+            annealing = Annealing()
+            sweeps = annealing.sweeps_for(problem)
+            steps = Tabu().iterations_for(problem)
+        else:
+            # half the time each; one annealing run gives the basin, tabu search its bottom
+            annealing = Annealing(restarts=1)
+            sweeps, steps = 50, 12 * problem.n
         first, second = seed.spawn(2)
-        annealing, tabu = Annealing(), Tabu()
-        sweeps = _scaled(annealing.sweeps_for(problem), self.effort)
-        found = replace(annealing, sweeps=sweeps)._solve(problem, x0, first, watch)
-        if found.stats.stop_reason != "completed":
+        found = replace(annealing, sweeps=_scaled(sweeps, scale))._solve(problem, x0, first, watch)
+        if found.stats.stop_reason != "completed" or found.x is None:
             return found
-        steps = _scaled(tabu.iterations_for(problem), self.effort)
-        start = None if found.x is None else np.asarray(found.x, dtype=np.int8)
-        return replace(tabu, iterations=steps)._solve(problem, start, second, watch)
+        start = np.asarray(found.x, dtype=np.int8)
+        return Tabu(iterations=_scaled(steps, scale))._solve(problem, start, second, watch)
 
 
 @dataclass(frozen=True)
 class Auto(BaseSolver):
     """Chooses by type and size; ``stats.message`` says what was chosen and why.
 
-    Few assignments: exhaustive. `MIQP`: local search (support exchanges). `BudgetQP`: annealing.
-    `CardinalityQP`: tabu search up to 256 variables, annealing above. `QUBO`: annealing, then tabu
-    search from there (the first leads where coefficients span decades, the second elsewhere).
+    Few assignments: exhaustive, or branch and bound where that is faster. `MIQP`: local search
+    (support exchanges). `BudgetQP`: annealing. `CardinalityQP`: tabu search up to 128 variables,
+    annealing from 384, one after the other between. `QUBO`: annealing, then tabu search from there
+    (the first leads where coefficients span decades, the second elsewhere).
 
     Attributes
     ----------
@@ -85,8 +123,11 @@ class Auto(BaseSolver):
         n = problem.n
         # by the work and not by the count: few assignments may lie far apart in their tree
         countable = isinstance(problem, CardinalityQP | MIQP) or n <= 64
-        if countable and work(problem) <= _FEW * min(self.effort, _FEW_EFFORT):
+        total = work(problem) if countable else math.inf
+        if total <= _FEW * min(self.effort, _FEW_EFFORT):
             count = assignments(problem)
+            if total > _VISITED and isinstance(problem, CardinalityQP | QUBO):
+                return BranchAndBound(), f"{count} assignments: few enough for a proof by bounds"
             return Exhaustive(), f"only {count} assignments, all of them can be visited"
         if isinstance(problem, MIQP):
             starts = _scaled(LocalSearch().starts_for(problem), self.effort)
@@ -97,15 +138,20 @@ class Auto(BaseSolver):
                 replace(solver, sweeps=_scaled(solver.sweeps_for(problem), self.effort)),
                 "linear budgets: annealing within them",
             )
-        if isinstance(problem, CardinalityQP) and n > _TABU_N:
-            solver = Annealing()
-            return (
-                replace(solver, sweeps=_scaled(solver.sweeps_for(problem), self.effort)),
-                f"{n} variables at fixed cardinality: heat-bath exchanges lead above {_TABU_N}",
-            )
         if isinstance(problem, QUBO):
             return _AnnealingThenTabu(self.effort), (
                 f"{n} variables without constraints: annealing, then tabu from its answer"
+            )
+        if n > _ANNEALING_N:
+            solver = Annealing()
+            return (
+                replace(solver, sweeps=_scaled(solver.sweeps_for(problem), self.effort)),
+                f"{n} variables at fixed cardinality: heat-bath exchanges lead above "
+                f"{_ANNEALING_N}",
+            )
+        if n > _TABU_N:
+            return _AnnealingThenTabu(self.effort), (
+                f"{n} variables at fixed cardinality: annealing, then tabu from its answer"
             )
         tabu = Tabu()
         tabu = replace(

@@ -12,6 +12,8 @@ from optiprune.problems.generators import layer_nm_problem, layer_problem
 from optiprune.solvers import IterationLimit, NoImprovement, Solution, Target, get
 from optiprune.solvers.device import run as device_run
 from optiprune.solvers.device import solver as device_solver
+from optiprune.solvers.device.exchange import ExchangeSearch
+from optiprune.solvers.device.flips import FlipSearch
 
 
 def qubo(n: int, seed: int) -> QUBO:
@@ -83,6 +85,34 @@ def test_both_ways_to_carry_out_a_step_agree(
 
     monkeypatch.setattr(device_solver, "BatchRun", Dense)
     assert facts(solver.solve_many(PROBLEMS, x0s=STARTS, seed=1)) == sparse
+
+
+def test_those_that_go_on_when_most_are_done_are_not_disturbed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = []
+    for kind in (ExchangeSearch, FlipSearch):
+
+        def keep(self: Any, problems: Any, keep: Any = kind.keep) -> None:
+            kept.append((len(self.batch.n), len(problems)))
+            keep(self, problems)
+
+        monkeypatch.setattr(kind, "keep", keep)
+    solver = get("torch", device="cpu", sweeps=40, replicas=2)
+    for problems in (
+        [layer_problem(18 + i % 3, 9, seed=i) for i in range(9)],
+        [layer_nm_problem(20, 2, 4, seed=i) for i in range(9)],
+        [qubo(20 + i % 4, i) for i in range(9)],
+    ):
+        kept.clear()
+        # out of reach for two of them
+        reached = sorted(s.energy for s in solver.solve_many(problems, seed=2))
+        target = (reached[6] + reached[7]) / 2
+        whole = solver.solve_many(problems, seed=2, stop=Target(target))
+        assert kept
+        assert {s.stats.stop_reason for s in whole} == {"target", "completed"}
+        alone = get("torch", device="cpu", sweeps=40, replicas=2, batch=1)
+        assert facts(alone.solve_many(problems, seed=2, stop=Target(target))) == facts(whole)
 
 
 def test_seeds_matter() -> None:

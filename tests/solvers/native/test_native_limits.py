@@ -224,7 +224,8 @@ class TestAuto:
         ("kind", "n", "chosen"),
         [("qubo", 12, "exhaustive"), ("pruning", 12, "exhaustive"), ("n:m", 20, "exhaustive"),
          ("qubo", 100, "annealing, tabu"), ("cardinality", 100, "tabu"),
-         ("cardinality", 400, "annealing"), ("budget", 60, "annealing"),
+         ("cardinality", 200, "annealing, tabu"), ("cardinality", 400, "annealing"),
+         ("cardinality", 21, "exact"), ("budget", 60, "annealing"),
          ("miqp", 40, "local-search"), ("miqp", 10, "exhaustive")],
     )  # fmt: skip
     def test_says_what_it_chose_and_why(self, kind, n, chosen, make):
