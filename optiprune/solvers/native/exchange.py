@@ -17,7 +17,7 @@ from numba import njit
 
 from .instance import Instance, aligned, energy_of
 from .rng import GUMBEL_BITS, accepts, next_u64
-from .vector import FAST, copy, noisy_argmax, noisy_max
+from .vector import FAST, copy, fmax, noisy_argmax
 
 __all__ = [
     "ACCEPTED",
@@ -254,6 +254,7 @@ def heat_bath(  # type: ignore[no-untyped-def]
     best = floats[BEST]
     margin = floats[MARGIN]
     t = floats[TEMPERATURE]
+    none = h.dtype.type(-np.inf)
     tf = h.dtype.type(t)
     while step < last:
         if in_sweep == sweep:
@@ -274,14 +275,23 @@ def heat_bath(  # type: ignore[no-untyped-def]
         noise = gumbel[at : at + end - first]
         step += 1
         in_sweep += 1
-        if not noisy_max(hs, row, masks, tf, noise) > h[i] + tf * stay:
+        # `noisy_max` and `swap`, spelled out: a call costs as much as a short row
+        top = none
+        for c in range(hs.shape[0]):
+            top = fmax(top, hs[c] + row[c] + masks[c] + tf * noise[c])
+        if not top > h[i] + tf * stay:
             if step - counters[BEST_STEP] >= patience:
                 break
             continue
         # the index only now: most proposals come to nothing when cold
         out = noisy_argmax(hs, row, masks, tf, noise) + first
         current += float(h[i]) - float(h[out]) - float(J[i, out])
-        swap(J, h, x, mask, i, out)
+        for m in range(h.shape[0]):
+            h[m] += J[i, m] - J[out, m]
+        x[i] = 1
+        x[out] = 0
+        mask[i] = 0.0
+        mask[out] = none
         pruned[p] = out
         accepted += 1
         since += 1
@@ -344,7 +354,13 @@ def metropolis(  # type: ignore[no-untyped-def]
         in_sweep += 1
         if accepts(delta, beta, rng):
             current += delta
-            swap(J, h, x, mask, i, j)
+            # `swap`, spelled out
+            for m in range(h.shape[0]):
+                h[m] += J[i, m] - J[j, m]
+            x[i] = 1
+            x[j] = 0
+            mask[i] = 0.0
+            mask[j] = -np.inf
             pruned[p] = j
             kept[q] = i
             accepted += 1

@@ -60,15 +60,6 @@ def _leavers(h, gate, leave):  # type: ignore[no-untyped-def]
         leave[m] = h[m] + gate[m]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _exchange(h, into, out, gate, leave):  # type: ignore[no-untyped-def]
-    """Update fields and what may leave, in one pass; the gates have been set."""
-    for m in range(h.shape[0]):
-        v = h[m] + (into[m] - out[m])
-        h[m] = v
-        leave[m] = v + gate[m]
-
-
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _from_incumbent(  # type: ignore[no-untyped-def]
     J, a, h, x, mask, best_x, pruned, pruned_group, kept, kept_starts, starts, rng, scratch,
@@ -226,7 +217,10 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
                 gate[v] = none
             else:
                 gate[v] = mask[v]
-        _exchange(h, J[i], J[j], gate, leave)
+        for m in range(h.shape[0]):
+            new = h[m] + (J[i, m] - J[j, m])
+            h[m] = new
+            leave[m] = new + gate[m]
         since += 1
         if since >= refresh:
             since = 0

@@ -25,7 +25,7 @@ from .exchange import (
     STEP,
     recompute,
 )
-from .flips import FlipState, add_row
+from .flips import FlipState
 from .rng import below
 from .vector import BLOCK, FAST, copy, fmax
 
@@ -217,7 +217,8 @@ def flip_tabu(  # type: ignore[no-untyped-def]
         if until > now:
             _hold(i, until, free_at, head, after, queued)
             gate[i] = none
-        add_row(h, J[i], s)
+        for m in range(n):
+            h[m] += s * J[i, m]
         top = _look(h, sign, gate, tops)
         _release(now, h, sign, gate, free_at, head, after, tops)
         since += 1

@@ -99,16 +99,11 @@ class FlipState:
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def add_row(h, row, s):  # type: ignore[no-untyped-def]
-    for m in range(h.shape[0]):
-        h[m] += s * row[m]
-
-
-@njit(nogil=True, cache=True, fastmath=FAST)
 def flip(J, h, x, sign, i):  # type: ignore[no-untyped-def]
     """Flip x_i and update fields and sign."""
     s = sign[i]
-    add_row(h, J[i], s)
+    for m in range(h.shape[0]):
+        h[m] += s * J[i, m]
     x[i] = 1 - x[i]
     sign[i] = -s
 
@@ -167,7 +162,12 @@ def flip_metropolis(  # type: ignore[no-untyped-def]
         step += 1
         if accepts(delta, beta, rng):
             current += delta
-            flip(J, h, x, sign, i)
+            # `flip`, spelled out: a call costs as much as a short row
+            s = sign[i]
+            for m in range(n):
+                h[m] += s * J[i, m]
+            x[i] = 1 - x[i]
+            sign[i] = -s
             accepted += 1
             since += 1
             if since >= refresh:
