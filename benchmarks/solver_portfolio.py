@@ -1,8 +1,8 @@
 """Which solver for which problem: ``python -m benchmarks.solver_portfolio [--sizes 64 256]``.
 
 What `auto` goes by. Mean gap to the best energy known from all runs (long ones included), and CPU
-time of one solve on one thread. ``batch`` and ``pure`` are cut from a trained network (README.md,
-"Trained networks"): a batch of one row's weights as pruning makes them, in the field of all the
+time of one solve on one thread. ``batch`` and ``pure`` are cut from a trained network (see
+`benchmarks.models`): a batch of one row's weights as pruning makes them, in the field of all the
 others, and the bare loss of removing half of such a batch. The others are generators.
 """
 

@@ -121,7 +121,7 @@ class Tabu(BaseSolver):
 
     def settled_for(self, problem: CardinalityQP) -> int:
         """Steps for which an incumbent has to stand by default; see ``settled``."""
-        return 200 + 8 * problem.n if self.settled is None else self.settled
+        return 200 + 12 * problem.n if self.settled is None else self.settled
 
     def _settled(self, problem: QUBO | CardinalityQP) -> int:
         if isinstance(problem, CardinalityQP) and self.iterations is None:
