@@ -110,6 +110,16 @@ class ExchangeSearch(Search):
         self.set_out()
         self.bias = torch.where(self.x, 0.0, -math.inf).to(self.dtype)
         self.pruned = self._pruned_lists()
+        self._allocate_buffers()
+
+    def _allocate_buffers(self) -> None:
+        import torch
+
+        self._row, self._noise = torch.empty_like(self.h), torch.empty_like(self.h)
+
+    def _take_rows(self, rows: torch.Tensor) -> None:
+        super()._take_rows(rows)
+        self._allocate_buffers()
 
     def _pruned_lists(self) -> torch.Tensor:
         import torch
@@ -164,13 +174,15 @@ class ExchangeSearch(Search):
         p = plan.slots[s][:, None]
         i = self.pruned.gather(1, p)
         h_i = self.h.gather(1, i)
-        row = self.J.index_select(0, self.base + i[:, 0])
+        # two arrays of the size of the state are used again in every step
+        row = torch.index_select(self.J, 0, self.base + i[:, 0], out=self._row)
         if plan.noise is None or plan.temperatures is None:
             score = self._score(i, row, None)
             stay = h_i + self.margin[:, None].to(self.dtype)
         else:
             at, t = plan.noise[s], plan.temperatures[s][:, None]
-            score = self._score(i, row, self.windows.index_select(0, at).mul_(t))
+            noise = torch.index_select(self.windows, 0, at, out=self._noise)
+            score = self._score(i, row, noise.mul_(t))
             stay = self.table.take(at[:, None] + i).mul_(t).add_(h_i)
         # i itself is not among the kept: its share of the table lies open for its own noise
         move = score.amax(1, keepdim=True) > stay
@@ -194,13 +206,13 @@ class ExchangeSearch(Search):
         score: torch.Tensor,
     ) -> None:
         w = self.width
-        out = score.index_select(0, rows).argmax(1, keepdim=True)
+        out = score.index_select(0, rows).max(1, keepdim=True).indices
         i, h_i = i.index_select(0, rows), h_i.index_select(0, rows)
-        h, change = self.h.index_select(0, rows), row.index_select(0, rows)
-        delta = h_i - h.gather(1, out) - change.gather(1, out)
-        change -= self.J.index_select(0, self.base.index_select(0, rows) + out[:, 0])
-        self.h.index_copy_(0, rows, h.add_(change))
         into, gone = rows * w + i[:, 0], rows * w + out[:, 0]
+        change = row.index_select(0, rows)
+        delta = h_i - self.h.take(gone)[:, None] - change.gather(1, out)
+        change -= self.J.index_select(0, self.base.index_select(0, rows) + out[:, 0])
+        self.h.index_add_(0, rows, change)
         self.bias.view(-1).index_fill_(0, into, 0.0).index_fill_(0, gone, -math.inf)
         self.x.view(-1).index_fill_(0, into, True).index_fill_(0, gone, False)
         slot = rows * self.slots + p[:, 0].index_select(0, rows)

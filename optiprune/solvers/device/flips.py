@@ -73,7 +73,7 @@ class FlipSearch(Search):
             i, x_i, delta = (a.index_select(0, rows) for a in (i, x_i, delta))
             change = self.J.index_select(0, self.base.index_select(0, rows) + i[:, 0])
             change = torch.where(x_i, -change, change)
-            self.h.index_copy_(0, rows, self.h.index_select(0, rows).add_(change))
+            self.h.index_add_(0, rows, change)
             at = rows * self.width + i[:, 0]
             self.x.view(-1).index_copy_(0, at, ~x_i[:, 0])
             energy = self.energy.index_select(0, rows) + delta[:, 0].double()
