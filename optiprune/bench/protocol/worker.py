@@ -40,15 +40,17 @@ class InProcess:
 
     def __init__(self) -> None:
         self._loaded: tuple[str, Problem] | None = None
-        self._warm: set[tuple[str, str]] = set()
+        self._warm: set[tuple[str, str, int]] = set()
 
     def measure(self, instance: Instance, spec: SolverSpec, **how: Any) -> dict[str, Any]:
         """As `optiprune.bench.protocol.measure.measure`, after a warm-up where one is needed."""
         if self._loaded is None or self._loaded[0] != instance.sha256:
             self._loaded = instance.sha256, instance.load()
         problem = self._loaded[1]
-        if (spec.key, instance.kind) not in self._warm:
-            self._warm.add((spec.key, instance.kind))
+        # another size may take another kernel, which would be loaded within the measured time
+        like = (spec.key, instance.kind, instance.n)
+        if like not in self._warm:
+            self._warm.add(like)
             warm_up(problem, spec)
         return measure(problem, spec, **how)
 

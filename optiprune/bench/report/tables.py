@@ -40,7 +40,8 @@ def summary_tables(report: Report) -> Iterator[Table]:
                 percent(r.worst_gap),
                 f"{100 * r.hit_rate:.0f} %",
                 f"{r.solved}/{r.instances}",
-                interval(r.ttt),
+                # of two runs nobody knows how they vary
+                interval(r.ttt) if r.runs > 2 else seconds(r.ttt.value),
                 seconds(r.cpu_s),
                 _notes(r),
             )
