@@ -17,7 +17,7 @@ from optiprune import solvers
 from optiprune.bench.instances import Instance
 from optiprune.bench.instances.instance import bits_of
 from optiprune.bench.protocol import Protocol, SolverSpec, parse_solvers, run_bench
-from optiprune.bench.protocol.measure import KEPT_POINTS, measure
+from optiprune.bench.protocol.measure import KEPT_POINTS, measure, warm_up
 from optiprune.bench.protocol.worker import Worker
 from optiprune.bench.records import JOURNAL, read_journal
 from optiprune.problems import QUBO, CardinalityQP
@@ -84,6 +84,7 @@ def odd() -> Iterator[None]:
 
 def test_a_solve_is_measured_and_recomputed() -> None:
     problem = small()
+    warm_up(problem, spec("annealing"))  # compiles what is not in numba's cache
     r = measure(problem, spec("annealing"), seed=0, budget=0.05)
     assert r["status"] == "feasible"
     assert problem.energy(bits_of(r["x"], 12)) == pytest.approx(r["energy"])
