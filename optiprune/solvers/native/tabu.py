@@ -40,7 +40,7 @@ class Tabu(BaseSolver):
         flips; for exchanges it leaves the end to ``settled``, and bounds them by size
     settled : the search ends that many steps after four times those that the incumbent took, so
         that easy problems are left early; None chooses by size, 0 is never
-    window : pruned variables looked at in a step; None: 8 and an eighth of them
+    window : pruned variables looked at in a step; None: 8 and a quarter of them
     tenure : steps for which a moved variable stays put; None: 1 for exchanges (a window that
         moves does most of the work; 10 and more collapses), n / 100 for flips and at least
         min(10, n / 5)
@@ -121,7 +121,7 @@ class Tabu(BaseSolver):
 
     def settled_for(self, problem: CardinalityQP) -> int:
         """Steps for which an incumbent has to stand by default; see ``settled``."""
-        return 200 + 12 * problem.n if self.settled is None else self.settled
+        return 200 + 8 * problem.n if self.settled is None else self.settled
 
     def _settled(self, problem: QUBO | CardinalityQP) -> int:
         if isinstance(problem, CardinalityQP) and self.iterations is None:
@@ -132,4 +132,4 @@ class Tabu(BaseSolver):
         """Pruned variables that a step looks at."""
         if self.window is not None:
             return self.window
-        return min(pruned, 8 + pruned // 8)
+        return min(pruned, 8 + pruned // 4)
