@@ -47,8 +47,8 @@ FAMILIES: list[tuple[str, Callable[[int], Any], int, int]] = [
     ("layer n = 16", _layer(16), 600, 16384),
     ("layer n = 32", _layer(32), 400, 16384),
     ("layer n = 64", _layer(64), 200, 8192),
-    ("layer n = 128", _layer(128), 60, 4096),
-    ("layer n = 256", _layer(256), 16, 1024),
+    ("layer n = 128", _layer(128), 120, 4096),
+    ("layer n = 256", _layer(256), 48, 1024),
     ("2:4 n = 64", lambda seed: layer_nm_problem(64, 2, 4, samples=64, seed=seed), 200, 8192),
     ("QUBO n = 64", _qubo(64), 200, 8192),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ BLOCK = 64
 SAMPLE = 16
 # integers up to 2**24 are exact in float32, and so are their sums below that
 _EXACT = float(1 << 24)
+# rows of a large problem that are looked at to choose the precision
+_SURVEYED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +140,9 @@ def needs_double(problem: QUBO | CardinalityQP) -> bool:
     in it, must be small against the spread of the couplings that the search tells apart (a large
     penalty coefficient, the same in every coupling, is what breaks that).
     """
-    q = problem.dense(np.float64)
     n = problem.n
+    rows = np.arange(0, n, max(1, n // _SURVEYED))  # all of them, or some of many
+    q = problem.dense(np.float64)[rows]
     size = np.abs(q)
     most = 2.0 * float(size.sum(axis=1).max()) + float(np.abs(problem.linear).max())
     if most == 0.0:
@@ -151,8 +155,8 @@ def needs_double(problem: QUBO | CardinalityQP) -> bool:
         return False
     scale = float(size.max()) or 1.0
     off = q / scale
-    off[np.diag_indices(n)] = 0.0
-    pairs = n * (n - 1)
+    off[np.arange(len(rows)), rows] = 0.0
+    pairs = len(rows) * (n - 1)
     mean = float(off.sum()) / pairs
     spread = 2.0 * scale * float(np.sqrt(max(0.0, float((off * off).sum()) / pairs - mean * mean)))
     if spread <= 1e-6 * scale:
@@ -197,9 +201,12 @@ def stack(items: Sequence[Item]) -> Batch:
         p, n = item.problem, item.problem.n
         q = p.dense(np.float64)
         a = p.linear + p.diagonal()
-        top = max(2.0 * float(np.abs(q).max()), float(np.abs(a).max()))
+        top = max(2.0 * float(q.max()), -2.0 * float(q.min()), float(np.abs(a).max()))
         exponent[b] = e = int(np.frexp(top)[1])
-        J[b, :n, :n] = np.ldexp(q, 1 - e)
+        if abs(e) < 1000:
+            np.multiply(q, math.ldexp(1.0, 1 - e), out=J[b, :n, :n], casting="same_kind")
+        else:
+            J[b, :n, :n] = np.ldexp(q, 1 - e)  # where the factor itself is no float64
         linear[b, :n] = np.ldexp(a, -e)
         if isinstance(p, CardinalityQP):
             groups[b, :n] = p.groups
