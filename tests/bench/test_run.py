@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from optiprune import solvers
+from optiprune.bench.errors import BenchError
 from optiprune.bench.instances import Instance
 from optiprune.bench.instances.instance import bits_of
 from optiprune.bench.protocol import Protocol, SolverSpec, parse_solvers, run_bench
@@ -220,7 +221,7 @@ def test_a_worker_answers_and_survives_a_solver_that_does_not(
     )
     monkeypatch.syspath_prepend(str(package))
     monkeypatch.setenv("PYTHONPATH", str(package))
-    worker = Worker(patience=2.0)
+    worker = Worker(patience=5.0)
     how = {"seed": 0, "budget": 0.02, "fill": True, "target": None}
     try:
         fine = worker.measure(instances[0], spec("greedy"), **how)
@@ -232,6 +233,9 @@ def test_a_worker_answers_and_survives_a_solver_that_does_not(
         hung = worker.measure(instances[0], spec(crash + ",parameters={hang=true}"), **how)
         assert "no answer within" in hung["message"]
         assert worker.measure(instances[0], spec("greedy"), **how)["energy"] == fine["energy"]
+        changed = replace(instances[0], sha256="0" * 64)
+        with pytest.raises(BenchError, match="has changed"):
+            worker.measure(changed, spec("greedy"), **how)
     finally:
         worker.close()
 

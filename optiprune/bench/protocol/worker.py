@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
+from optiprune.bench.errors import BenchError
 from optiprune.bench.instances import Instance
 from optiprune.problems import Problem
 
@@ -25,6 +26,7 @@ _ONE_THREAD = {
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+_START_S = 120
 
 
 class Measurer(Protocol):
@@ -120,6 +122,12 @@ class Worker:
         with _environment(_ONE_THREAD):
             self._process.start()
         theirs.close()
+        # its imports are not the solver's time
+        if not self._pipe.poll(_START_S):
+            self.close()
+            raise BenchError(f"the process that solves did not start within {_START_S} s")
+        with contextlib.suppress(EOFError, OSError):  # found out by the measurement
+            self._pipe.recv()
 
 
 def _lost(why: str) -> dict[str, Any]:
@@ -143,6 +151,7 @@ def _serve(pipe: Connection) -> None:
     """Answer until the other side is gone. Ctrl-C is its business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     inside = InProcess()
+    pipe.send("ready")
     while True:
         try:
             instance, spec, how = pipe.recv()
@@ -152,7 +161,5 @@ def _serve(pipe: Connection) -> None:
         try:
             answer = inside.measure(instance, spec, **how)
         except Exception as e:  # the instance, not the solver: for the one who asked
-            answer = (
-                type(e)(str(e)) if isinstance(e, ValueError | OSError) else RuntimeError(str(e))
-            )
+            answer = BenchError(f"instance {instance.name!r}: {type(e).__name__}: {e}")
         pipe.send(answer)

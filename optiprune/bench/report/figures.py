@@ -33,6 +33,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (5, 1, 1, 1)),
     (0, (3, 1, 1, 1, 1, 1)),
 )
+_MOST_BANDS = 4
 _MARKERS = "osD^vPX<>*"
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -176,11 +177,12 @@ def _curves(figure: Figure, runs: Sequence[Run], sizes: Sequence[int], styles: S
             if not seen.any():
                 continue
             axes.plot(c.seconds[seen], 100 * c.median[seen], label=solver, **style)
+            if len(curves) > _MOST_BANDS:  # they would cover one another
+                continue
             band = seen & np.isfinite(c.high)
             low, high = 100 * c.low[band], 100 * c.high[band]
-            axes.fill_between(
-                c.seconds[band], low, high, color=style["color"], alpha=0.12, linewidth=0
-            )
+            shade = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
+            axes.fill_between(c.seconds[band], low, high, **shade)
         axes.set_xscale("log")
         # zero is a place on this axis, and differences down to 1e-4 % are seen
         axes.set_yscale("symlog", linthresh=1e-3)
