@@ -15,6 +15,8 @@ from optiprune.solvers.device import solver as device_solver
 from optiprune.solvers.device.exchange import ExchangeSearch
 from optiprune.solvers.device.flips import FlipSearch
 
+torch = pytest.importorskip("torch")
+
 
 def qubo(n: int, seed: int) -> QUBO:
     rng = np.random.default_rng(seed)
@@ -113,6 +115,14 @@ def test_those_that_go_on_when_most_are_done_are_not_disturbed(
         assert {s.stats.stop_reason for s in whole} == {"target", "completed"}
         alone = get("torch", device="cpu", sweeps=40, replicas=2, batch=1)
         assert facts(alone.solve_many(problems, seed=2, stop=Target(target))) == facts(whole)
+
+
+def test_a_gpu_gives_the_answers_of_the_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    cpu = facts(get("torch", **FAST).solve_many(PROBLEMS, x0s=STARTS, seed=3))
+    gpu = get("torch", **{**FAST, "device": "cuda"}).solve_many(PROBLEMS, x0s=STARTS, seed=3)
+    assert facts(gpu) == cpu
 
 
 def test_seeds_matter() -> None:
