@@ -1,6 +1,7 @@
 """Speed and quality of the native solvers: ``python -m benchmarks.solver_kernels``.
 
-Medians on one thread; trust the ratios, machines are noisy. Some minutes.
+Medians of CPU time on one thread, rates by the clock; trust the ratios, machines are noisy. Some
+minutes.
 """
 
 from __future__ import annotations
@@ -49,11 +50,12 @@ def layer(n: int, seed: int) -> CardinalityQP:
 
 
 def seconds(f: Callable[[], object], repeat: int = 5) -> float:
+    """Median CPU seconds."""
     out = []
     for _ in range(repeat):
-        t = time.perf_counter()
+        t = time.process_time()
         f()
-        out.append(time.perf_counter() - t)
+        out.append(time.process_time() - t)
     return statistics.median(out)
 
 

@@ -40,7 +40,8 @@ class Tabu(BaseSolver):
         flips; for exchanges it leaves the end to ``settled``, and bounds them by size
     settled : the search ends that many steps after four times those that the incumbent took, so
         that easy problems are left early; None chooses by size, 0 is never
-    window : pruned variables looked at in a step; None: 8 and a quarter of them
+    window : pruned variables looked at in a step; None: 8 and a quarter of them, 40
+        at most
     tenure : steps for which a moved variable stays put; None: 1 for exchanges (a window that
         moves does most of the work; 10 and more collapses), n / 100 for flips and at least
         min(10, n / 5)
@@ -132,4 +133,4 @@ class Tabu(BaseSolver):
         """Pruned variables that a step looks at."""
         if self.window is not None:
             return self.window
-        return min(pruned, 8 + pruned // 4)
+        return min(pruned, 8 + pruned // 4, 40)
