@@ -13,6 +13,7 @@ from optiprune.problems import QUBO, CardinalityQP
 from optiprune.problems.bounds import energy_range
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
+from optiprune.solvers.options import check_whole
 from optiprune.solvers.result import Status
 from optiprune.solvers.stop import Limits
 
@@ -80,8 +81,7 @@ class BranchAndBound(BaseSolver):
     def __post_init__(self) -> None:
         if not 0.0 <= self.gap < 1.0:
             raise SolverOptionError(f"gap must be in [0, 1), got {self.gap}")
-        if self.memory_mb < 1:
-            raise SolverOptionError(f"memory_mb must be >= 1, got {self.memory_mb}")
+        check_whole(self, memory_mb=1)
 
     def _solve(
         self,
@@ -138,10 +138,11 @@ class BranchAndBound(BaseSolver):
         assert incumbent.x is not None
         tolerance, exact = self._tolerance(inst, incumbent.x)
         deadline = watch.start + watch.limits.time_s
-        bound, slack, finished = -math.inf, tolerance, False
+        bound = -math.inf
         best: Form | None = None
+        tree: _Tree | None = None
+        nodes = 0  # of trees that were given up
         reason = incumbent.reason_to_stop()
-        extra: dict[str, Any] = {"nodes": 0}
         for form in convex_forms(inst, np.asarray(problem.diagonal()), deadline=deadline):
             reason = incumbent.reason_to_stop()
             if reason is not None:
@@ -152,29 +153,29 @@ class BranchAndBound(BaseSolver):
             bound = max(bound, relaxed.bound)
             if form.method in ("diagonal dominance", "uniform spectral shift"):
                 continue
-            last = form.method == "semidefinite programme"
+            nodes += 0 if tree is None else tree.nodes
             tree = _Tree(best, inst, incumbent, tolerance, self.memory_mb)
-            slack = max(slack, tree.tolerance)
+            last = form.method == "semidefinite programme"
             reason = tree.search(watch, incumbent, math.inf if last else _CHEAP_PASSES)
             bound = max(bound, tree.bound)
-            extra = {
-                "nodes": extra["nodes"] + tree.nodes,
-                "root_bound": tree.root + inst.offset,
-                "fixed": tree.fixed,
-                "convex_form": best.method,
-            }
-            finished = tree.done
-            if finished or reason is not None:
+            if tree.done or reason is not None:
                 break
         else:
             if best is not None and reason is None:
                 # no time or no use for a semidefinite programme: go on with what there is
-                tree = _Tree(best, inst, incumbent, tolerance, self.memory_mb)
-                slack = max(slack, tree.tolerance)
+                tree = tree or _Tree(best, inst, incumbent, tolerance, self.memory_mb)
                 reason = tree.search(watch, incumbent, math.inf)
-                bound = max(bound, tree.bound)
-                finished = tree.done
-                extra["nodes"] += tree.nodes
+        extra: dict[str, Any] = {"nodes": nodes}
+        finished, slack = False, tolerance
+        if tree is not None:
+            finished, slack = tree.done, max(tolerance, tree.tolerance)
+            bound = max(bound, tree.bound)
+            extra = {
+                "nodes": nodes + tree.nodes,
+                "root_bound": tree.root + inst.offset,
+                "fixed": tree.fixed,
+                "convex_form": tree.form.method,
+            }
         # the tree goes by its convex form's energies, which have a rounding of their own
         proven = finished or incumbent.energy - inst.offset - bound <= slack
         if proven and exact:

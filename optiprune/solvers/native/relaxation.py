@@ -117,10 +117,10 @@ def convex_forms(
             yield form(d_best, "semidefinite programme")
 
 
-def relax(form: Form, *, deadline: float = math.inf, start: _Array | None = None) -> Relaxed:
+def relax(form: Form, *, deadline: float = math.inf) -> Relaxed:
     """Minimise the relaxation until the tangent is within 1e-6 of it, or the deadline passes."""
     n = form.n
-    x = form.start() if start is None else start.copy()
+    x = form.start()
     g, buffer = np.empty(n), np.empty(n)
     fix = np.full(n, -1, np.int8)
     grouped = len(form.k) > 0
