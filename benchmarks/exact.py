@@ -1,12 +1,13 @@
-"""Proofs and bounds on batches cut from trained layers: ours beside Gurobi, SCIP and HiGHS.
+"""Proofs and bounds on batches cut from trained layers: ours beside Gurobi, SCIP, HiGHS, CP-SAT.
 
     python -m benchmarks.exact [--count 5] [--limit 60] [--out benchmarks/results/exact.md]
 
 The pruning suite of `optiprune.bench` (families layer, pure, global; networks whose data are here).
-One thread; wall seconds, model building included; a run without a proof counts as the limit. SCIP
-and HiGHS get the first instance of each family at n = 64 only, since each takes the whole limit.
-All proven optima of an instance are compared; the exit status is 1 if two disagree. Gurobi takes
-part where gurobipy is installed (the licence in its wheel is enough).
+One thread; wall seconds, model building included; a run without a proof counts as the limit. SCIP,
+HiGHS and CP-SAT get the first instance of each family at n = 64 only, since each takes the whole
+limit. All proven optima of an instance are compared; the exit status is 1 if two disagree. Gurobi
+takes part where gurobipy is installed (the licence in its wheel is enough), SCIP with pyscipopt,
+CP-SAT with ortools.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ def peers() -> dict[str, tuple[solvers.Solver, int]]:
     if find_spec("pyscipopt"):
         out["scip"] = (solvers.get("pyomo", solver="scip"), 1)
     out["highs"] = (solvers.get("highs"), 1)
+    if find_spec("ortools"):
+        out["cp-sat"] = (solvers.get("cp-sat"), 1)
     return out
 
 

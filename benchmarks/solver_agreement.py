@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -58,11 +59,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def variants() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Label -> (registered name, options), every registered solver included."""
+    """Label -> (registered name, options), every registered solver that can run here included."""
     covered = {name for name, _ in VARIANTS.values()}
     plain: dict[str, tuple[str, dict[str, Any]]] = {
         name: (name, {}) for name in solvers.names() if name not in covered
     }
+    if find_spec("ortools") is None:
+        plain.pop("cp-sat")  # ortools is not among the dependencies
     return {**plain, **VARIANTS}
 
 

@@ -37,6 +37,7 @@ GROUP = "optiprune.solvers"
 _BUILT_IN = {
     "annealing": "optiprune.solvers.native.annealing:Annealing",
     "auto": "optiprune.solvers.native.auto:Auto",
+    "cp-sat": "optiprune.solvers.adapters.cp_sat:CpSat",
     "dimod": "optiprune.solvers.adapters.dimod_sampler:DimodSampler",
     "exact": "optiprune.solvers.native.branch_and_bound:BranchAndBound",
     "exhaustive": "optiprune.solvers.native.exhaustive:Exhaustive",

@@ -166,7 +166,7 @@ def large(n: int) -> CardinalityQP:
 def size_for(label: str) -> int:
     """So large that a solver is busy for longer than the limits below, its model built quickly."""
     name, options = VARIANTS[label]
-    if name in ("pyomo", "highs"):
+    if name in ("pyomo", "highs", "cp-sat"):
         return 50
     if name == "exhaustive":
         return 30

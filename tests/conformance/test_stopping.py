@@ -125,6 +125,7 @@ def test_a_target_out_of_reach_costs_no_work(label: str, problem: str) -> None:
         ("highs", {}),
         ("pyomo + highs", {}),
         ("pyomo + scip", {}),
+        *([("cp-sat", {})] if "cp-sat" in VARIANTS else []),
         ("dimod + simulated annealing", {"reads": 3000}),
     ],
 )

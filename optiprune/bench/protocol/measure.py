@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import math
 import os
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,9 +58,33 @@ class _Run:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process, all its threads, and its children that have ended."""
+    """CPU time of this process, all its threads, and its children.
+
+    Children that live on count on Linux alone, by the clocks of their processes; elsewhere a child
+    counts when it has ended.
+    """
     t = os.times()
-    return time.process_time() + t.children_user + t.children_system
+    living = sum(map(_clock_of, _living_children()))
+    return time.process_time() + t.children_user + t.children_system + living
+
+
+def _living_children() -> list[int]:
+    children: list[int] = []
+    if sys.platform == "linux":
+        # each thread's own: whichever has started them
+        for listed in glob.glob("/proc/self/task/*/children"):
+            with contextlib.suppress(OSError), open(listed) as f:
+                children += map(int, f.read().split())
+    return children
+
+
+def _clock_of(pid: int) -> float:
+    """Seconds of CPU time of another process, 0 once it has ended."""
+    # how Linux numbers these clocks, see clock_getcpuclockid in glibc
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0.0
 
 
 def measure(

@@ -76,7 +76,7 @@ ALIASES: Mapping[str, Alias] = MappingProxyType({**_DEFAULTS, **_MILP, **_GRID})
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "native": ("auto", "annealing", "tabu", "local-search", "greedy"),
-        "peers": (*_DEFAULTS, "scip", "gurobi", "highs"),
+        "peers": (*_DEFAULTS, "scip", "gurobi", "highs", "cp-sat"),
         "dwave-tuned": tuple(_GRID),
     }
 )

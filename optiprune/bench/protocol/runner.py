@@ -19,6 +19,15 @@ from .worker import InProcess, Measurer, Worker
 
 __all__ = ["Progress", "run_bench"]
 
+_PEERS = (
+    "dwave-samplers",
+    "openjij",
+    "simulated-bifurcation",
+    "pyscipopt",
+    "gurobipy",
+    "ortools",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -136,7 +145,7 @@ def _session(number: int, solvers: Sequence[SolverSpec], protocol: Protocol) -> 
         "budgets": list(protocol.budgets),
         "seeds": protocol.seeds,
         "mode": protocol.mode,
-        **describe("dwave-samplers", "pyscipopt", "gurobipy", at=Path(__file__).parent),
+        **describe(*_PEERS, at=Path(__file__).parent),
     }
 
 

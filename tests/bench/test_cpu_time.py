@@ -1,0 +1,34 @@
+"""CPU time of child processes: it must not be hidden in one that lives on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from optiprune.bench.protocol.measure import cpu_seconds
+
+BUSY = """
+import sys, time
+while time.process_time() < 0.4:
+    pass
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_child_counts_once_it_has_ended_and_on_linux_before() -> None:
+    before = cpu_seconds()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", BUSY], **pipes) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        alive = cpu_seconds() - before
+        assert child.stdin is not None
+        child.stdin.close()
+        child.wait()
+    ended = cpu_seconds() - before
+    assert ended == pytest.approx(0.4, abs=0.25)
+    if sys.platform == "linux":
+        assert alive == pytest.approx(0.4, abs=0.25)
