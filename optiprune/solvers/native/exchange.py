@@ -25,7 +25,6 @@ __all__ = [
     "BEST_STEP",
     "CLOCK",
     "CURRENT",
-    "HELD",
     "IN_SWEEP",
     "MARGIN",
     "REFUSED",
@@ -44,9 +43,8 @@ __all__ = [
 ]
 
 # counters, int64; RUN_STEP: step of the last improvement since the last restart; CLOCK: ticks of
-# tabu tenures; REFUSED: proposals in a row that did not improve; HELD: variables that are tabu
+# tabu tenures; REFUSED: proposals in a row that did not improve
 STEP, ACCEPTED, SINCE_REFRESH, BEST_STEP, IN_SWEEP, RUN_STEP, RESTARTS, CLOCK, REFUSED = range(9)
-HELD = 9
 # floats: energy now, best since ever, temperature, best since the last restart (offset left out);
 # MARGIN: what an improvement must exceed, else the rounding of a cycle of moves counts as progress
 CURRENT, BEST, TEMPERATURE, RUN_BEST, MARGIN = range(5)

@@ -25,9 +25,9 @@ from .exchange import (
     STEP,
     recompute,
 )
-from .flips import FlipState
+from .flips import FlipState, best_flip
 from .rng import below
-from .vector import BLOCK, FAST, copy, fmax
+from .vector import BEYOND, FAST, copy, fmax
 
 __all__ = ["FlipTabuList", "flip_tabu"]
 
@@ -78,25 +78,14 @@ def _look(h, sign, gate, tops):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def _top(h, sign, gate):  # type: ignore[no-untyped-def]
-    m = h.dtype.type(-np.inf)
-    for j in range(h.shape[0]):
-        m = fmax(m, -sign[j] * h[j] + gate[j])
-    return m
-
-
-@njit(nogil=True, cache=True, fastmath=FAST)
 def _find(h, sign, gate, first, end, top):  # type: ignore[no-untyped-def]
-    """The first of a block whose gain is ``top``; -1 if there is none."""
-    while first + BLOCK < end:
-        b = first + BLOCK
-        if _top(h[first:b], sign[first:b], gate[first:b]) == top:
-            break
-        first = b
-    for j in range(first, min(end, first + BLOCK)):
-        if -sign[j] * h[j] + gate[j] == top:
-            return j
-    return -1
+    """The first of a block whose gain is ``top``; -1 if there is none. As `vector.argmax`."""
+    at = BEYOND
+    for j in range(np.int32(end - first)):
+        gain = -sign[first + j] * h[first + j] + gate[first + j]
+        where = np.int32(j) if gain == top else BEYOND
+        at = where if where < at else at
+    return first + np.int64(at) if at < BEYOND else -1
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -112,16 +101,6 @@ def _freest(h, sign, gate, tops):  # type: ignore[no-untyped-def]
     if at < 0:
         return -1
     return _find(h, sign, gate, at * _BLOCK, min(n, (at + 1) * _BLOCK), top)
-
-
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _best(h, sign):  # type: ignore[no-untyped-def]
-    """The best flip, tabu or not."""
-    at = 0
-    for j in range(1, h.shape[0]):
-        if sign[j] * h[j] < sign[at] * h[at]:
-            at = j
-    return at
 
 
 @njit(nogil=True, cache=True)
@@ -201,11 +180,11 @@ def flip_tabu(  # type: ignore[no-untyped-def]
         i = -1
         if current - float(top) < best - margin:
             # aspiration: tabu or not
-            i = _best(h, sign)
+            i = best_flip(h, sign)
         else:
             i = _freest(h, sign, gate, tops)
             if i < 0:
-                i = _best(h, sign)
+                i = best_flip(h, sign)
         s = sign[i]
         current += float(s * h[i])
         x[i] = 1 - x[i]

@@ -30,9 +30,9 @@ from .exchange import (
 )
 from .instance import Instance
 from .rng import accepts
-from .vector import BLOCK, FAST, copy, fmax
+from .vector import BEYOND, FAST, copy, fmax
 
-__all__ = ["FlipState", "flip_descent", "flip_first", "flip_metropolis"]
+__all__ = ["FlipState", "best_flip", "flip_descent", "flip_first", "flip_metropolis"]
 
 
 @dataclass(slots=True, eq=False)
@@ -109,28 +109,16 @@ def flip(J, h, x, sign, i):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def _best_flip(h, sign):  # type: ignore[no-untyped-def]
-    """Index of the least ``sign * h``, n >= 1. By blocks: see `vector`."""
-    n = h.shape[0]
+def best_flip(h, sign):  # type: ignore[no-untyped-def]
+    """Index of the least ``sign * h``, n >= 1; found as `vector.argmax` does."""
     top = h.dtype.type(-np.inf)
-    where = 0
-    for b in range(n // BLOCK):
-        m = top
-        for c in range(BLOCK):
-            m = fmax(m, -sign[b * BLOCK + c] * h[b * BLOCK + c])
-        if m > top:
-            top = m
-            where = b * BLOCK
-    m = top
-    for j in range(n // BLOCK * BLOCK, n):
-        m = fmax(m, -sign[j] * h[j])
-    if m > top:
-        top = m
-        where = n // BLOCK * BLOCK
-    for j in range(where, min(where + BLOCK, n)):
-        if -sign[j] * h[j] == top:
-            return j
-    return where
+    for j in range(h.shape[0]):
+        top = fmax(top, -sign[j] * h[j])
+    at = BEYOND
+    for j in range(np.int32(h.shape[0])):
+        where = np.int32(j) if -sign[j] * h[j] == top else BEYOND
+        at = where if where < at else at
+    return np.int64(at)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -203,7 +191,7 @@ def flip_descent(  # type: ignore[no-untyped-def]
     current = floats[CURRENT]
     done = False
     for _ in range(steps):
-        i = _best_flip(h, sign)
+        i = best_flip(h, sign)
         if not float(sign[i] * h[i]) < -tolerance:
             done = True
             break

@@ -24,7 +24,6 @@ from .exchange import (
     BEST_STEP,
     CLOCK,
     CURRENT,
-    HELD,
     IN_SWEEP,
     MARGIN,
     REFUSED,
@@ -198,7 +197,6 @@ class ExchangeSearch(Search):
     def restart(self, x: npt.NDArray[np.int8]) -> None:
         super().restart(x)
         self._list = None
-        self.state.counters[HELD] = 0
 
     def descend(self, strategy: Literal["best", "first"] = "best") -> str | None:
         reason = super().descend(strategy)
@@ -251,9 +249,9 @@ class ExchangeSearch(Search):
         w = self._list
         ended = exchange_tabu(
             inst.J, inst.a, s.wide, s.x, s.wide_mask, s.pruned, s.pruned_group, s.kept,
-            s.kept_starts, inst.starts, s.spans, w.gate, w.leave, w.held, w.names, w.until,
-            self.rng, s.counters, s.floats, s.best_x, s.scratch, steps, rows, tenure, spread,
-            stall, weakest, strongest, settled, self.refresh, self.target, self.patience,
+            s.kept_starts, inst.starts, s.spans, w.leave, w.leave_at, w.enter_at, self.rng,
+            s.counters, s.floats, s.best_x, s.scratch, steps, rows, tenure, spread, stall, weakest,
+            strongest, settled, self.refresh, self.target, self.patience,
         )  # fmt: skip
         return bool(ended)
 

@@ -15,7 +15,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 __all__ = [
-    "BLOCK",
+    "BEYOND",
     "FAST",
     "argmax",
     "copy",
@@ -30,8 +30,9 @@ __all__ = [
 # no 'ninf': masked entries are -inf. Sums of -inf with finite numbers are all that occurs.
 FAST = {"reassoc", "nsz", "contract", "arcp", "nnan"}
 
-# entries among which an argmax is told apart one by one
-BLOCK = 32
+# an index that no entry has: an argmax is the least of the indices where the maximum stands,
+# which is vector code too (entries compared one by one: ten times as long)
+BEYOND = np.int32(1 << 30)  # not the largest: LLVM would see through the minimum
 
 
 def _fmax(typingctx: Any, a: Any, b: Any) -> Any:
@@ -72,27 +73,14 @@ def vmax(v):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, fastmath=FAST)
 def argmax(v):  # type: ignore[no-untyped-def]
     """Index of the first largest entry; -1 if there is none above -inf."""
-    n = v.shape[0]
-    top = v.dtype.type(-np.inf)
-    where = -1
-    for b in range(n // BLOCK):
-        m = top
-        for c in range(BLOCK):
-            m = fmax(m, v[b * BLOCK + c])
-        if m > top:
-            top = m
-            where = b * BLOCK
-    m = top
-    for j in range(n // BLOCK * BLOCK, n):
-        m = fmax(m, v[j])
-    if m > top:
-        top = m
-        where = n // BLOCK * BLOCK
-    if where >= 0:
-        for j in range(where, min(where + BLOCK, n)):
-            if v[j] == top:
-                return j
-    return -1
+    top = vmax(v)
+    if top == -np.inf:
+        return -1
+    at = BEYOND
+    for j in range(np.int32(v.shape[0])):
+        where = np.int32(j) if v[j] == top else BEYOND
+        at = where if where < at else at
+    return np.int64(at)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -107,27 +95,14 @@ def sum_max(u, v):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, fastmath=FAST)
 def sum_argmax(u, v):  # type: ignore[no-untyped-def]
     """Index of the first largest entry of u + v; -1 if there is none above -inf."""
-    n = u.shape[0]
-    top = u.dtype.type(-np.inf)
-    where = -1
-    for b in range(n // BLOCK):
-        m = top
-        for c in range(BLOCK):
-            m = fmax(m, u[b * BLOCK + c] + v[b * BLOCK + c])
-        if m > top:
-            top = m
-            where = b * BLOCK
-    m = top
-    for j in range(n // BLOCK * BLOCK, n):
-        m = fmax(m, u[j] + v[j])
-    if m > top:
-        top = m
-        where = n // BLOCK * BLOCK
-    if where >= 0:
-        for j in range(where, min(where + BLOCK, n)):
-            if u[j] + v[j] == top:
-                return j
-    return -1
+    top = sum_max(u, v)
+    if top == -np.inf:
+        return -1
+    at = BEYOND
+    for j in range(np.int32(u.shape[0])):
+        where = np.int32(j) if u[j] + v[j] == top else BEYOND
+        at = where if where < at else at
+    return np.int64(at)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -143,31 +118,23 @@ def noisy_max(u, v, mask, t, noise):  # type: ignore[no-untyped-def]
 def noisy_argmax(u, v, mask, t, noise):  # type: ignore[no-untyped-def]
     """Index of the largest entry of u + v + mask + t * noise; -1 if there is none above -inf.
 
-    Found by comparison and not by equality with the maximum: fused and unfused multiply-adds
-    of the vector and the scalar code may differ in the last bit.
+    Where the sums of a second pass are rounded otherwise (a multiply-add fused here and not
+    there), none may equal the maximum; they are then compared one by one.
     """
-    n = u.shape[0]
-    top = u.dtype.type(-np.inf)
-    where = -1
-    for b in range(n // BLOCK):
-        m = top
-        for c in range(BLOCK):
-            j = b * BLOCK + c
-            m = fmax(m, u[j] + v[j] + mask[j] + t * noise[j])
-        if m > top:
-            top = m
-            where = b * BLOCK
-    m = top
-    for j in range(n // BLOCK * BLOCK, n):
-        m = fmax(m, u[j] + v[j] + mask[j] + t * noise[j])
-    if m > top:
-        where = n // BLOCK * BLOCK
+    top = noisy_max(u, v, mask, t, noise)
+    if top == -np.inf:
+        return -1
+    at = BEYOND
+    for j in range(np.int32(u.shape[0])):
+        where = np.int32(j) if u[j] + v[j] + mask[j] + t * noise[j] == top else BEYOND
+        at = where if where < at else at
+    if at < BEYOND:
+        return np.int64(at)
     best = -1
     top = u.dtype.type(-np.inf)
-    if where >= 0:
-        for j in range(where, min(where + BLOCK, n)):
-            w = u[j] + v[j] + mask[j] + t * noise[j]
-            if w > top:
-                top = w
-                best = j
+    for j in range(u.shape[0]):
+        w = u[j] + v[j] + mask[j] + t * noise[j]
+        if w > top:
+            top = w
+            best = j
     return best

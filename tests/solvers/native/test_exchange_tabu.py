@@ -35,16 +35,9 @@ def _slow(problem, x, pruned, rng, steps, window, tenure, spread):
                     continue
                 delta = h[i] - h[j] - 2 * problem.Q[i, j]
                 if delta < best:
-                    best, choice = delta, (slot, i)
+                    best, choice = delta, (slot, i, j)
         if choice is not None:
-            slot, i = choice
-            # what is released at the end of this step may leave in it
-            free = [
-                j
-                for j in np.flatnonzero(x == 1)
-                if problem.groups[i] == problem.groups[j] and until[j] <= step
-            ]
-            j = min(free, key=lambda j, i=i, h=h: h[i] - h[j] - 2 * problem.Q[i, j])
+            slot, i, j = choice
             x[i], x[j] = 1, 0
             pruned[slot] = j
             until[i] = step + tenure + ((((u >> 32) & 0xFFFF) * spread) >> 16)
