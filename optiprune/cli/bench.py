@@ -43,8 +43,8 @@ def solvers_bench(
     solvers: Annotated[
         str,
         typer.Option(
-            help="Solvers, aliases, groups (native, peers, dwave-tuned); options after a colon: "
-            "annealing:sweeps=50,restarts=0,tabu."
+            help="Solvers, aliases, groups (native, peers, dwave-tuned, openjij-tuned); "
+            "options after a colon: annealing:sweeps=50,restarts=0,tabu."
         ),
     ] = "native",
     budget: Annotated[str, typer.Option(help="CPU seconds of a solve, or a list: 0.1,1.")] = "1",
@@ -73,8 +73,7 @@ def solvers_bench(
     """
     with reporting(debug):
         from optiprune.bench.protocol import Protocol, parse_solvers, run_bench
-        from optiprune.bench.report import make_report, write_report
-        from optiprune.bench.report.summaries import known_of
+        from optiprune.bench.report import known_of, make_report, write_report
 
         if target_gap < 0:
             raise InputError(f"--target-gap must be >= 0, got {target_gap}")
@@ -155,8 +154,7 @@ def report_bench(
     """Print the tables of a results folder and write its summaries and figures anew."""
     with reporting(debug):
         from optiprune.bench.records import read_journal
-        from optiprune.bench.report import make_report, write_report
-        from optiprune.bench.report.summaries import known_of
+        from optiprune.bench.report import known_of, make_report, write_report
 
         if target_gap < 0:
             raise InputError(f"--target-gap must be >= 0, got {target_gap}")

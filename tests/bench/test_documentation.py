@@ -36,7 +36,8 @@ def test_every_option_of_its_commands_exists() -> None:
 def test_every_name_is_told() -> None:
     for name in [*SUITES, *FAMILIES, *GROUPS]:
         assert f"`{name}`" in PAGE
-    for name in set(ALIASES) - set(GROUPS["dwave-tuned"]):
+    tuned = {a for group, members in GROUPS.items() if "-tuned" in group for a in members}
+    for name in set(ALIASES) - tuned:
         assert f"`{name}`" in PAGE
     assert ", ".join(map(str, SIZES)) in PAGE
     assert {"npz", "bqp", "lp", "json"} <= set(FORMATS)

@@ -80,3 +80,24 @@ def test_a_penalty_in_units_of_the_problem() -> None:
     (spec,) = parse_solvers("dwave-sa-1000-p0.1")
     assert spec.make(problem).penalty == pytest.approx(0.3)
     assert spec.make(QUBO([[1.0]])).penalty is None
+
+
+def test_reads_of_openjij_differ_from_one_another() -> None:
+    pytest.importorskip("openjij")
+    dimod = pytest.importorskip("dimod")
+    from optiprune.bench.protocol.openjij_reads import OpenJijReads
+
+    # all energies are the same: any state is as good as another
+    bqm = dimod.BinaryQuadraticModel(dict.fromkeys(range(12), 0.0), {(0, 1): 1e-9}, 0.0, "BINARY")
+    found = OpenJijReads().sample(bqm, num_reads=10, num_sweeps=5, sparse=False)
+    assert len({tuple(row) for row in found.record.sample.tolist()}) > 1
+    (spec,) = parse_solvers("openjij-sa-100-p0.1")
+    problem = CardinalityQP([[3.0, 0, 1], [0, 2.0, 0], [1, 0, 1.0]], k=2)
+    assert spec.make(problem).solve(problem).energy == pytest.approx(3.0)
+
+
+def test_simulated_bifurcation_solves_a_small_problem() -> None:
+    pytest.importorskip("simulated_bifurcation")
+    problem = CardinalityQP([[3.0, 0, 1], [0, 2.0, 0], [1, 0, 1.0]], k=2)
+    for spec in parse_solvers("simulated-bifurcation,bifurcation-p0.1"):
+        assert spec.make(problem).solve(problem).energy == pytest.approx(3.0)
