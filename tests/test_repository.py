@@ -121,7 +121,7 @@ def test_every_extra_that_dev_and_the_texts_name_exists(project: dict) -> None:
     named = {
         extra.strip()
         for path in texts
-        for group in re.findall(r"(?:optiprune|install '?\.)\[([a-z, ]+)\]", path.read_text())
+        for group in re.findall(r"(?:optiprune|install '?\.)\[([a-z, -]+)\]", path.read_text())
         for extra in group.split(",")
     }
     assert "demo" in named

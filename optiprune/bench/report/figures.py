@@ -21,7 +21,7 @@ from matplotlib.ticker import PercentFormatter
 from optiprune.bench.statistics import Run, gap_curves, performance_profile
 from optiprune.problems.files.atomic import replacing
 
-from .summaries import Report
+from .contents import Report
 
 __all__ = ["draw_all"]
 

@@ -1,73 +1,22 @@
-"""From the records of a folder to summary files and figures."""
+"""From a report to summary files and figures."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from optiprune.bench.instances import BestKnown
-from optiprune.bench.records import (
-    FILE,
-    read_best_known,
-    update_best,
-    write_best_known,
-    write_results,
-    write_table,
-)
-from optiprune.bench.statistics import Run, SummaryRow, runs_of, summarise
+from optiprune.bench.records import FILE, write_best_known, write_results, write_table
+from optiprune.bench.statistics import SummaryRow
 from optiprune.problems.files.atomic import replacing
 
-__all__ = ["Report", "make_report", "write_report"]
+from .contents import Report
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All that follows from the records.
-
-    Attributes
-    ----------
-    faults : claims of solvers that others refuted
-    """
-
-    records: list[dict[str, Any]]
-    best: dict[str, BestKnown]
-    runs: list[Run]
-    rows: list[SummaryRow]
-    faults: list[str]
-    target_gap: float
-
-
-def make_report(
-    records: Sequence[dict[str, Any]],
-    known: Mapping[str, BestKnown] | None = None,
-    *,
-    target_gap: float = 0.0,
-) -> Report:
-    """Hold the records against the best known answers, those among the records included.
-
-    Parameters
-    ----------
-    known : by content hash, from before
-    target_gap : relative gap at which the target of hit rate and time to target is reached
-    """
-    best, faults = update_best(known or {}, records)
-    runs = runs_of(records, best, target_gap=target_gap)
-    return Report(list(records), best, runs, summarise(runs, best), faults, target_gap)
-
-
-def known_of(folder: Path, instances: Iterable[Any] = ()) -> dict[str, BestKnown]:
-    """Best known answers of a results folder and of instances, the better of both."""
-    path = folder / FILE
-    out = read_best_known(path) if path.exists() else {}
-    for i in instances:
-        if i.best is not None and (i.sha256 not in out or i.best.energy < out[i.sha256].energy):
-            out[i.sha256] = i.best
-    return out
+__all__ = ["write_report"]
 
 
 def write_report(

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from optiprune.bench.statistics import Estimate, SummaryRow
 
-from .summaries import Report
+from .contents import Report
 
 __all__ = ["seconds", "summary_tables"]
 
