@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -40,6 +40,8 @@ _REMEDY = {
 }
 
 
+# problems solved in one call at most: some milliseconds of kernels between two looks at Ctrl-C
+_PART = 16
 # by how much of 1 + |energy| an energy may pass a claim about it
 _ROUNDING = 1e-6
 
@@ -236,7 +238,9 @@ class BaseSolver(ABC):
         """Solve each problem by itself, in ``workers`` threads; ``stop`` holds for each problem.
 
         Problem i is seeded with the i-th child of ``seed``, so the answers do not depend on
-        ``workers``. After Ctrl-C the list is complete all the same: incumbents of the problems
+        ``workers``. Without ``stop``, small problems of one size may be solved in one call, with
+        the same answers; ``stats.wall_s`` is then that of the call, and there is no trajectory.
+        After Ctrl-C the list is complete all the same: incumbents of the problems
         under way, and of those not begun the start, or NO_INCUMBENT without a feasible one; their
         ``stats.stop_reason`` is "interrupted". A second Ctrl-C is raised.
 
@@ -254,11 +258,71 @@ class BaseSolver(ABC):
 
         interrupt = threading.Event()
 
-        def one(i: int) -> Solution:
-            watch = Watch(limits(stop), interrupt=interrupt)
-            return self._run(problems[i], starts[i], seeds[i], watch)
+        limit = limits(stop)
+        parts = self._parts(problems) if limit.unlimited else [[i] for i in range(len(problems))]
 
-        return solve_each(one, len(problems), workers, interrupt)
+        def solve(part: int) -> list[Solution]:
+            at = parts[part]
+            if len(at) > 1 and not interrupt.is_set():
+                some = [problems[i] for i in at]
+                begin = [starts[i] for i in at]
+                found = self._run_alike(some, begin, [seeds[i] for i in at])
+                if found is not None:
+                    return found
+            return [
+                self._run(problems[i], starts[i], seeds[i], Watch(limit, interrupt=interrupt))
+                for i in at
+            ]
+
+        answers: list[Solution | None] = [None] * len(problems)
+        for at, found in zip(parts, solve_each(solve, len(parts), workers, interrupt), strict=True):
+            for i, s in zip(at, found, strict=True):
+                answers[i] = s
+        return [s for s in answers if s is not None]
+
+    def _parts(self, problems: Sequence[Problem]) -> list[list[int]]:
+        """Indices of problems that are solved in one call."""
+        parts: list[list[int]] = []
+        open_parts: dict[Hashable, list[int]] = {}
+        for i, problem in enumerate(problems):
+            self.require_support(problem)
+            key = self._alike(problem)
+            part = None if key is None else open_parts.get(key)
+            if part is None or len(part) == _PART:
+                part = []
+                parts.append(part)
+                if key is not None:
+                    open_parts[key] = part
+            part.append(i)
+        return parts
+
+    def _run_alike(
+        self,
+        problems: Sequence[Problem],
+        x0s: Sequence[npt.ArrayLike | None],
+        seeds: Sequence[np.random.SeedSequence],
+    ) -> list[Solution] | None:
+        watches = [Watch(Limits()) for _ in problems]
+        starts = [
+            None if x0 is None else as_binary(x0, p.n) for p, x0 in zip(problems, x0s, strict=True)
+        ]
+        outcomes = self._solve_alike(problems, starts, seeds)
+        if outcomes is None:
+            return None
+        return [self._finish(*one) for one in zip(problems, starts, watches, outcomes, strict=True)]
+
+    def _alike(self, problem: Problem) -> Hashable:
+        """Problems of one key may be handed to `_solve_alike`; None: each is solved by itself."""
+        return None
+
+    def _solve_alike(
+        self,
+        problems: Sequence[Any],
+        x0s: Sequence[npt.NDArray[np.int8] | None],
+        seeds: Sequence[np.random.SeedSequence],
+    ) -> list[Outcome] | None:
+        """What `_solve` would answer to each, without limits; None where it has to be asked."""
+        return None
 
     def _run(
         self,

@@ -13,8 +13,8 @@ __all__ = ["solve_each"]
 
 
 def solve_each(
-    solve: Callable[[int], Solution], count: int, workers: int, interrupt: threading.Event
-) -> list[Solution]:
+    solve: Callable[[int], list[Solution]], count: int, workers: int, interrupt: threading.Event
+) -> list[list[Solution]]:
     """``[solve(0), ..., solve(count - 1)]`` in ``workers`` threads.
 
     Ctrl-C sets ``interrupt``, at which every ``solve`` must come to its end, at once where it has
@@ -22,7 +22,7 @@ def solve_each(
     """
     if workers == 1 or count < 2:
         return [_alone(solve, i, interrupt) for i in range(count)]
-    answers: list[Solution | None] = [None] * count
+    answers: list[list[Solution] | None] = [None] * count
     todo = iter(range(count))
     lock = threading.Lock()
 
@@ -54,18 +54,20 @@ def solve_each(
     return [s for s in answers if s is not None]
 
 
-def _alone(solve: Callable[[int], Solution], i: int, interrupt: threading.Event) -> Solution:
+def _alone(
+    solve: Callable[[int], list[Solution]], i: int, interrupt: threading.Event
+) -> list[Solution]:
     """One solve in the main thread, which may see the signal itself and answer with what it has."""
     try:
-        solution = solve(i)
+        found = solve(i)
     except KeyboardInterrupt:
         if interrupt.is_set():
             raise
         interrupt.set()
         return solve(i)
-    if solution.stats.stop_reason == "interrupted":
+    if any(s.stats.stop_reason == "interrupted" for s in found):
         interrupt.set()
-    return solution
+    return found
 
 
 def _wait(futures: list[Future[None]], interrupt: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -161,6 +162,21 @@ class Auto(BaseSolver):
         )
         return tabu, f"{n} variables at fixed cardinality: exchange tabu leads up to {_TABU_N}"
 
+    def _alike(self, problem: Any) -> Hashable:
+        solver, why = self.choose(problem)
+        key = solver._alike(problem)
+        return None if key is None else (solver, why, key)
+
+    def _solve_alike(
+        self,
+        problems: Sequence[Any],
+        x0s: Sequence[npt.NDArray[np.int8] | None],
+        seeds: Sequence[np.random.SeedSequence],
+    ) -> list[Outcome] | None:
+        solver, why = self.choose(problems[0])
+        outcomes = solver._solve_alike(problems, x0s, seeds)
+        return None if outcomes is None else [_told(o, solver, why) for o in outcomes]
+
     def _solve(
         self,
         problem: Any,
@@ -169,12 +185,16 @@ class Auto(BaseSolver):
         watch: Watch,
     ) -> Outcome:
         solver, why = self.choose(problem)
-        outcome = solver._solve(problem, x0, seed, watch)
-        said = f"auto chose '{solver.name}': {why}"
-        if outcome.stats.message:
-            said = f"{said}; {outcome.stats.message}"
-        extra = {**outcome.stats.extra, "chosen": solver.name}
-        return replace(outcome, stats=replace(outcome.stats, message=said, extra=extra))
+        return _told(solver._solve(problem, x0, seed, watch), solver, why)
+
+
+def _told(outcome: Outcome, solver: BaseSolver, why: str) -> Outcome:
+    """With the choice in its message."""
+    said = f"auto chose '{solver.name}': {why}"
+    if outcome.stats.message:
+        said = f"{said}; {outcome.stats.message}"
+    extra = {**outcome.stats.extra, "chosen": solver.name}
+    return replace(outcome, stats=replace(outcome.stats, message=said, extra=extra))
 
 
 def _scaled(amount: int, effort: float) -> int:

@@ -17,7 +17,7 @@ _WORK = 10_000_000
 # variables up to which a problem is laid out and greedily solved faster than a limit is noticed
 QUICK = 500
 
-__all__ = ["QUICK", "cheap_start", "greedy_exchange_start", "repair_counts"]
+__all__ = ["QUICK", "better_greedy", "cheap_start", "greedy_exchange_start", "repair_counts"]
 
 
 def cheap_start(
@@ -46,7 +46,7 @@ def greedy_exchange_start(
         missing = np.empty(len(inst.k), np.int64)
         scratch = np.empty(inst.n)
         gain = np.empty(inst.n, inst.J.dtype)
-        _better_of_two(inst.J, inst.a, x, other, inst.starts, inst.k, gain, missing, scratch)
+        better_greedy(inst.J, inst.a, x, other, inst.starts, inst.k, gain, missing, scratch)
         return x
     found: npt.NDArray[np.int8] | None = None
     best = np.inf
@@ -89,7 +89,7 @@ def _fill_counts(inst: Instance, x: npt.NDArray[np.int8], watch: Watch | None = 
 
 
 @njit(nogil=True, cache=True)
-def _better_of_two(J, a, x, other, starts, k, gain, missing, scratch):  # type: ignore[no-untyped-def]
+def better_greedy(J, a, x, other, starts, k, gain, missing, scratch):  # type: ignore[no-untyped-def]
     """The better of the greedy assignments from nothing and from everything, in x."""
     for i in range(a.shape[0]):
         x[i] = 0

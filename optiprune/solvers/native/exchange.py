@@ -35,7 +35,9 @@ __all__ = [
     "STEP",
     "TEMPERATURE",
     "ExchangeState",
+    "assign_slots",
     "heat_bath",
+    "load",
     "metropolis",
     "refresh_interval",
     "rounding",
@@ -121,14 +123,14 @@ class ExchangeState:
         state.spans[-1] = width
         wide[n:] = 0.0
         wide_mask[n:] = -np.inf
-        _slots(inst.starts, inst.k, state.pruned_group, state.kept_starts)
+        assign_slots(inst.starts, inst.k, state.pruned_group, state.kept_starts)
         state.load(x)
         return state
 
     def load(self, x: npt.NDArray[np.int8]) -> None:
         """Restart from a feasible x; the incumbent is kept if it is better."""
         inst = self.inst
-        _load(
+        load(
             inst.J, inst.a, x, inst.starts, inst.k, self.h, self.x, self.mask, self.pruned,
             self.kept, self.best_x, self.scratch, self.counters, self.floats,
             4.0 * (_EPS32 if inst.J.itemsize == 4 else _EPS64),
@@ -152,7 +154,8 @@ def refresh_interval(n: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _slots(starts, k, pruned_group, kept_starts):  # type: ignore[no-untyped-def]
+def assign_slots(starts, k, pruned_group, kept_starts):  # type: ignore[no-untyped-def]
+    """Fill ``pruned_group`` and ``kept_starts`` of `ExchangeState`."""
     p = 0
     kept_starts[0] = 0
     for g in range(k.shape[0]):
@@ -166,9 +169,10 @@ def _slots(starts, k, pruned_group, kept_starts):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, cache=True)
-def _load(  # type: ignore[no-untyped-def]
+def load(  # type: ignore[no-untyped-def]
     J, a, start, starts, k, h, x, mask, pruned, kept, best_x, scratch, counters, floats, rounding
 ):
+    """Set up the arrays of `ExchangeState` at ``start``; ``rounding`` scales its margin."""
     n = a.shape[0]
     for i in range(n):
         x[i] = start[i]

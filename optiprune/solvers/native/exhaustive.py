@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,9 +55,14 @@ def work(problem: Problem) -> int:
     if not isinstance(problem, CardinalityQP):
         rows = problem.n_rows if isinstance(problem, BudgetQP) else 0
         return (n + rows) << n
-    total, above, paths = 0, 0, 1  # ones above a group, and assignments of the groups before it
     sizes = np.bincount(problem.groups, minlength=problem.n_groups)
-    for size, k in zip(sizes.tolist(), problem.k.tolist(), strict=True):
+    return _grouped_work(tuple(sizes.tolist()), tuple(problem.k.tolist()))
+
+
+@lru_cache(maxsize=1024)
+def _grouped_work(sizes: tuple[int, ...], ks: tuple[int, ...]) -> int:
+    total, above, paths = 0, 0, 1  # ones above a group, and assignments of the groups before it
+    for size, k in zip(sizes, ks, strict=True):
         adds = (size - k + 1) * _comb(size + 1, k - 1) + above * _comb(size + 1, k)
         total += paths * (_nodes(size, k) + adds)
         above += k

@@ -13,14 +13,24 @@ from optiprune.problems import CardinalityQP, FactoredMatrix, QuadraticProblem
 from optiprune.solvers.base import Watch
 from optiprune.solvers.errors import SolverOptionError
 
-__all__ = ["Instance", "OutOfTime", "Precision", "aligned", "build_instance", "check_precision"]
+__all__ = [
+    "SMALL",
+    "Instance",
+    "OutOfTime",
+    "Precision",
+    "aligned",
+    "build_instance",
+    "check_precision",
+    "energy_of",
+    "fill",
+]
 
 Precision: TypeAlias = Literal["auto", "float32", "float64"]
 
 # integers up to 2**24 are exact in float32, and so are their sums below that
 _EXACT = float(1 << 24)
 # up to here float64 costs about the same, and optima that differ by 1e-7 are told apart
-_SMALL = 128
+SMALL = 128
 # rows converted between two looks at the clock
 _ROWS = 256
 
@@ -140,7 +150,7 @@ def _couplings_from_dense(
     dtype: np.dtype[Any] = np.dtype(np.float64)
     if precision == "float32":
         dtype = np.dtype(np.float32)
-    elif precision == "auto" and n > _SMALL:
+    elif precision == "auto" and n > SMALL:
         totals = np.zeros(5)
         for r in range(0, n, _ROWS):
             _survey(q, r, min(n, r + _ROWS), totals)
@@ -149,7 +159,7 @@ def _couplings_from_dense(
     J = aligned(n, stride, dtype)
     if order is None:
         for r in range(0, n, _ROWS):
-            _fill(q, J, r, min(n, r + _ROWS))
+            fill(q, J, r, min(n, r + _ROWS))
             _check(watch)
     else:
         for r in range(0, n, _ROWS):
@@ -167,7 +177,7 @@ def _couplings_from_factor(
     watch: Watch | None,
 ) -> npt.NDArray[Any]:
     n = Q.n
-    small = precision == "auto" and n <= _SMALL
+    small = precision == "auto" and n <= SMALL
     dtype = np.dtype(np.float64 if precision == "float64" or small else np.float32)
     f = Q.factor if order is None else Q.factor[:, order]
     f = f.astype(dtype, copy=False)
@@ -252,7 +262,7 @@ def _survey(Q, first, last, totals):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _fill(Q, J, first, last):  # type: ignore[no-untyped-def]
+def fill(Q, J, first, last):  # type: ignore[no-untyped-def]
     """Rows first .. last - 1 of J = 2 offdiagonal(Q), padding included."""
     n = Q.shape[0]
     for i in range(first, last):

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from optiprune.problems import QUBO, CardinalityQP
+from optiprune.problems import QUBO, CardinalityQP, Problem
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
 from optiprune.solvers.errors import SolverOptionError
 from optiprune.solvers.options import check_whole
+from optiprune.solvers.result import SolveStats, Status
 
 from .chunks import Incumbent
 from .instance import OutOfTime, Precision, check_precision
 from .search import search_at
 from .start import prepare
+from .tabu_block import block_key, solve_block
 
 __all__ = ["Tabu"]
+
+
+class _Plan(NamedTuple):
+    """What the kernels are told, in the order of `solve_block`; 0 steps are without end."""
+
+    steps: int
+    rows: int
+    tenure: int
+    spread: int
+    stall: int
+    weakest: int
+    strongest: int
+    settled: int
 
 
 @dataclass(frozen=True)
@@ -81,27 +97,16 @@ class Tabu(BaseSolver):
             reason = incumbent.reason_to_stop()
             search = None if reason else search_at(start, seed, watch, incumbent)
             if search is not None:
-                exchanges = isinstance(problem, CardinalityQP)
-                n = problem.n
-                # few movers: a tenure as long as the list would make everything tabu
-                movers = min(search.sweep, n - search.sweep) if exchanges else n
-                if exchanges:
-                    tenure, spread, stall = 1, 4, max(30, 2 * n)
-                    weakest, strongest = 2, max(3, movers // 4)
-                else:
-                    tenure, spread, stall = max(n // 100, min(10, n // 5)), 10, 8 * n + 30
-                    # up to half of all: milder ones fall back into the same basin (p3000.4, .5)
-                    weakest, strongest = min(n, 10), max(min(n, 10), n // 2)
-                tenure = tenure if self.tenure is None else self.tenure
+                plan = self._plan(problem, search.sweep)
                 reason = search.tabu(
-                    self.iterations_for(problem) or math.inf,
-                    tenure=min(tenure, max(0, movers // 4)),
-                    spread=min(self.spread or spread, max(1, movers // 4)),
-                    stall=self.stall or stall,
-                    weakest=weakest,
-                    strongest=strongest,
-                    rows=self._rows(search.sweep) if exchanges else 0,
-                    settled=self._settled(problem),
+                    plan.steps or math.inf,
+                    tenure=plan.tenure,
+                    spread=plan.spread,
+                    stall=plan.stall,
+                    weakest=plan.weakest,
+                    strongest=plan.strongest,
+                    rows=plan.rows,
+                    settled=plan.settled,
                 )
         except OutOfTime:
             reason = "time"
@@ -110,6 +115,64 @@ class Tabu(BaseSolver):
                 raise
             reason = "interrupted"
         return incumbent.outcome(reason or "completed")
+
+    def _alike(self, problem: Problem) -> Hashable:
+        # without a limit on the steps only a criterion ends a search, and a block has none
+        if not isinstance(problem, CardinalityQP) or not self.iterations_for(problem):
+            return None
+        return None if self.precision == "float32" else block_key(problem)
+
+    def _solve_alike(
+        self,
+        problems: Sequence[Any],
+        x0s: Sequence[npt.NDArray[np.int8] | None],
+        seeds: Sequence[np.random.SeedSequence],
+    ) -> list[Outcome] | None:
+        sizes = np.bincount(problems[0].groups, minlength=problems[0].n_groups)
+        plans: list[_Plan] = []
+        for p, x0 in zip(problems, x0s, strict=True):
+            if x0 is not None and p.violation(x0) > 0:
+                return None  # has to be repaired first
+            plans.append(self._plan(p, int((sizes - p.k)[p.k > 0].sum())))
+        found = solve_block(problems, x0s, seeds, np.array(plans, np.int64))
+        return [
+            Outcome(
+                found.x[i],
+                Status.FEASIBLE,
+                SolveStats(
+                    solver=self.name,
+                    moves=int(found.moves[i]),
+                    accepted=int(found.accepted[i]),
+                    restarts=int(found.restarts[i]),
+                ),
+            )
+            for i in range(len(problems))
+        ]
+
+    def _plan(self, problem: QUBO | CardinalityQP, sweep: int) -> _Plan:
+        """The kernel's parameters; ``sweep`` pruned variables that can move, or n."""
+        n = problem.n
+        exchanges = isinstance(problem, CardinalityQP)
+        # few movers: a tenure as long as the list would make everything tabu
+        movers = min(sweep, n - sweep) if exchanges else n
+        if exchanges:
+            tenure, spread, stall = 1, 4, max(30, 2 * n)
+            weakest, strongest = 2, max(3, movers // 4)
+        else:
+            tenure, spread, stall = max(n // 100, min(10, n // 5)), 10, 8 * n + 30
+            # up to half of all: milder ones fall back into the same basin (p3000.4, .5)
+            weakest, strongest = min(n, 10), max(min(n, 10), n // 2)
+        tenure = tenure if self.tenure is None else self.tenure
+        return _Plan(
+            self.iterations_for(problem),
+            self._rows(sweep) if exchanges else 0,
+            min(tenure, max(0, movers // 4)),
+            min(self.spread or spread, max(1, movers // 4)),
+            self.stall or stall,
+            weakest,
+            strongest,
+            self._settled(problem),
+        )
 
     def iterations_for(self, problem: QUBO | CardinalityQP) -> int:
         """Steps on this problem: ``iterations``, or by size; 0 without a limit."""
