@@ -125,21 +125,23 @@ def _times(figure: Figure, report: Report, budget: float, styles: Styles) -> Non
     rows = [r for r in report.rows if r.budget == budget]
     sizes = sorted({r.n for r in rows})
     count = len(styles)
+    ends = [v for r in rows for v in (r.ttt.value, r.ttt.high) if math.isfinite(v)]
+    top = 4 * max(ends, default=1.0)
+    missed = False
     for at, (solver, style) in enumerate(styles.items()):
-        points = [r for r in rows if r.solver == solver and math.isfinite(r.ttt.value)]
+        points = [r for r in rows if r.solver == solver]
         points.sort(key=lambda r: r.n)
-        if not points:
-            continue
         # side by side, so that intervals do not cover one another
-        x = [r.n * 1.02 ** (at - (count - 1) / 2) for r in points]
-        y = [r.ttt.value for r in points]
-        high = [r.ttt.high if math.isfinite(r.ttt.high) else 10 * r.ttt.value for r in points]
-        below = [r.ttt.value - r.ttt.low for r in points]
-        above = [h - v for h, v in zip(high, y, strict=True)]
+        x = np.array([r.n * 1.02 ** (at - (count - 1) / 2) for r in points])
+        y, low, high = (
+            np.array([getattr(r.ttt, end) for r in points]) for end in ("value", "low", "high")
+        )
+        met = np.isfinite(y)
+        high = np.where(np.isfinite(high), high, top)  # as far as the picture goes
         axes.errorbar(
             x,
-            y,
-            yerr=[below, above],
+            np.where(met, y, np.nan),
+            yerr=[np.where(met, y - low, 0.0), np.where(met, high - y, 0.0)],
             marker=_MARKERS[at % len(_MARKERS)],
             markersize=3.5,
             elinewidth=0.7,
@@ -147,7 +149,21 @@ def _times(figure: Figure, report: Report, budget: float, styles: Styles) -> Non
             label=solver,
             **style,
         )
+        # a solver that does not meet the target must not look as if it had not been asked
+        missed = missed or not met.all()
+        axes.plot(
+            x[~met],
+            np.full(int((~met).sum()), 0.8 * top),
+            linestyle="none",
+            marker=_MARKERS[at % len(_MARKERS)],
+            markersize=3.5,
+            markerfacecolor="none",
+            color=style["color"],
+        )
     axes.set_yscale("log")
+    axes.set_ylim(top=top)
+    if missed:
+        axes.set_title("hollow, at the top: not met on half of the instances", fontsize=7)
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.minorticks_off()
