@@ -26,13 +26,18 @@ __all__ = [
     "FIXED",
     "HEAP",
     "LAST",
+    "MOVED",
     "NODES",
     "PARENT",
+    "ROOT",
+    "SIDE",
     "SLOTS",
     "STACK",
     "TOLERANCE",
     "explore",
     "open_bound",
+    "pop",
+    "push",
 ]
 
 # counters, int64. ACTIVE: whether x, g, fix hold a node; HEAP, STACK: waiting nodes; SLOTS: free
@@ -229,7 +234,8 @@ def _choose(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _push(heap, bounds, counters, slot):  # type: ignore[no-untyped-def]
+def push(heap, bounds, counters, slot):  # type: ignore[no-untyped-def]
+    """Put a place into the heap of ``counters[HEAP]`` places, ordered by their bounds."""
     p = counters[HEAP]
     counters[HEAP] += 1
     b = bounds[slot]
@@ -243,7 +249,8 @@ def _push(heap, bounds, counters, slot):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _pop(heap, bounds, counters):  # type: ignore[no-untyped-def]
+def pop(heap, bounds, counters):  # type: ignore[no-untyped-def]
+    """Take the place of the least bound out of the heap."""
     slot = heap[0]
     counters[HEAP] -= 1
     size = counters[HEAP]
@@ -287,7 +294,7 @@ def explore(  # type: ignore[no-untyped-def]
                 counters[STACK] -= 1
                 slot = capacity + counters[STACK]
             elif counters[HEAP] > 0:
-                slot = _pop(heap, node_bound, counters)
+                slot = pop(heap, node_bound, counters)
                 places[counters[SLOTS]] = slot
                 counters[SLOTS] += 1
             else:
@@ -376,7 +383,7 @@ def explore(  # type: ignore[no-untyped-def]
                 counters[SLOTS] -= 1
                 slot = places[counters[SLOTS]]
                 node_bound[slot] = bound
-                _push(heap, node_bound, counters, slot)
+                push(heap, node_bound, counters, slot)
             else:
                 slot = capacity + counters[STACK]
                 counters[STACK] += 1

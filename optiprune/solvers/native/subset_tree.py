@@ -1,0 +1,202 @@
+"""One search tree over the supports of an `MIQP`, and the proof that it makes."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optiprune.problems import MIQP, ProblemError
+from optiprune.solvers.base import Watch
+
+from .branch_kernels import (
+    ACTIVE,
+    BEST,
+    FIXED,
+    HEAP,
+    LAST,
+    NODES,
+    PARENT,
+    ROOT,
+    SLOTS,
+    STACK,
+    TOLERANCE,
+    open_bound,
+)
+from .chunks import Incumbent, run_chunks
+from .subset_branch import ASKED, FREE, NEED, search_subsets
+from .subset_relaxation import EIGEN_S, Scratch, SubsetForm, SubsetRoot, relax_root, subset_form
+
+__all__ = ["SubsetTree", "all_free", "prove_subset"]
+
+_EPS = float(np.finfo(np.float64).eps)
+# linear systems that a pass over a node may take, at most, by the time of one
+_PASS = 60.0
+
+
+def all_free(problem: MIQP) -> float:
+    """The energy with all weights kept, a lower bound; -inf if it is unbounded."""
+    try:
+        return problem.energy(np.ones(problem.n, np.int8))
+    except ProblemError:
+        return -math.inf
+
+
+def prove_subset(
+    problem: MIQP, watch: Watch, incumbent: Incumbent, *, gap: float, memory_mb: int
+) -> tuple[bool, str | None, float, dict[str, Any]]:
+    """(whether proven, why it stopped, lower bound, statistics), from the incumbent on."""
+    assert incumbent.x is not None
+    n, k = problem.n, problem.k
+    reason = incumbent.reason_to_stop()
+    if k in (0, n):
+        # a single assignment
+        return True, reason, incumbent.energy, {"nodes": 1}
+    deadline = watch.start + watch.limits.time_s - incumbent.reserve_s
+    if reason is not None:
+        return False, reason, -math.inf, {}
+    if time.perf_counter() + 6.0 * EIGEN_S * n**3 > deadline:
+        return False, "time", -math.inf, {}
+    form = subset_form(problem)
+    tolerance = _tolerance(problem, form, incumbent.x, gap)
+    scratch = Scratch(n)
+    cutoff = (incumbent.energy - tolerance - form.offset) / form.scale
+    root = relax_root(form, scratch, deadline=deadline, cutoff=cutoff)
+    bound = form.offset + form.scale * root.bound
+    tree = SubsetTree(problem, form, root, scratch, incumbent, tolerance, memory_mb)
+    # a pass cannot be cut short: what one takes is kept back from the limit
+    incumbent.reserve_s += min(_PASS * root.pace, 0.5 * watch.limits.time_s)
+    try:
+        reason = tree.search(watch, incumbent, math.inf)
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    finished = tree.done and not tree.asked
+    if not tree.asked:
+        bound = max(bound, tree.bound)
+    proven = finished or incumbent.energy - bound <= tolerance
+    bound -= form.slack(problem.weights(incumbent.x))
+    extra = {
+        "nodes": tree.nodes,
+        "root_bound": max(tree.root, form.offset + form.scale * root.bound),
+        "fixed": tree.fixed,
+    }
+    return proven, reason, bound, extra
+
+
+def _tolerance(problem: MIQP, form: SubsetForm, x: npt.NDArray[np.int8], gap: float) -> float:
+    """What an answer may be above the optimum."""
+    w = problem.weights(x)
+    s = np.flatnonzero(w)
+    size = np.abs(w[s])
+    H = problem.dense()[np.ix_(s, s)]
+    terms = float(0.5 * size @ np.abs(H) @ size + np.abs(problem.b[s]) @ size)
+    # rounding: sums of n terms, over chains of eliminations
+    return max(gap, 16.0 * problem.n * _EPS) * terms + form.slack(w)
+
+
+class SubsetTree:
+    """One search tree; bounds and energies here are the problem's."""
+
+    def __init__(
+        self,
+        problem: MIQP,
+        form: SubsetForm,
+        root: SubsetRoot,
+        scratch: Scratch,
+        incumbent: Incumbent,
+        tolerance: float,
+        memory_mb: int,
+    ) -> None:
+        n = form.n
+        self.problem, self.form, self.scratch = problem, form, scratch
+        places = max(64, min(1 << 20, memory_mb * (1 << 20) // max(1, 17 * n)))
+        # pages that are never used are never taken
+        self.node_w, self.node_d = np.empty((2, places + n + 1, n))
+        self.node_fix = np.empty((places + n + 1, n), np.int8)
+        self.node_bound = np.empty(places + n + 1)
+        self.heap = np.empty(places, np.int64)
+        self.slots = np.arange(places, dtype=np.int64)[::-1].copy()
+        self.fix, self.d = np.full(n, -1, np.int8), root.d.copy()
+        self.C, self.b = form.H.copy(), form.b.copy()
+        self.free = np.arange(n)
+        self.w, self.z = root.w.copy(), np.ones(n)
+        self.p, self.h = np.empty(n), np.empty(n)
+        self.psum, self.pcount = np.zeros((2, n)), np.zeros((2, n))
+        self.trial_x = np.zeros(n, np.int8)
+        self.counters = np.zeros(13, np.int64)
+        self.counters[NODES] = self.counters[ACTIVE] = 1
+        self.counters[SLOTS] = places
+        self.counters[LAST] = -1
+        self.counters[FREE], self.counters[NEED] = n, form.k
+        self.floats = np.zeros(6)
+        self.floats[BEST] = self._inward(incumbent.energy)
+        self.floats[TOLERANCE] = tolerance / form.scale
+        self.floats[PARENT] = root.bound
+        self.floats[ROOT] = -np.inf
+
+    def _inward(self, energy: float) -> float:
+        return (energy - self.form.offset) / self.form.scale
+
+    def _outward(self, value: float) -> float:
+        return self.form.offset + self.form.scale * value
+
+    @property
+    def nodes(self) -> int:
+        return int(self.counters[NODES])
+
+    @property
+    def fixed(self) -> int:
+        """Variables fixed by the bound's gains, over all nodes."""
+        return int(self.counters[FIXED])
+
+    @property
+    def root(self) -> float:
+        return self._outward(float(self.floats[ROOT]))
+
+    @property
+    def asked(self) -> bool:
+        """Whether a candidate has not been priced yet, so that `bound` does not hold."""
+        return bool(self.counters[ASKED])
+
+    @property
+    def done(self) -> bool:
+        return bool(self.counters[ACTIVE] == 0 and self.counters[HEAP] + self.counters[STACK] == 0)
+
+    @property
+    def bound(self) -> float:
+        """A lower bound on the energy of every support."""
+        cutoff = float(self.floats[BEST] - self.floats[TOLERANCE])
+        waiting = float(open_bound(self.node_bound, self.heap, self.counters, self.floats))
+        return self._outward(min(cutoff, waiting))
+
+    def search(self, watch: Watch, incumbent: Incumbent, passes: float) -> str | None:
+        """Make up to ``passes`` more passes over nodes; what stopped it, or None."""
+        s, f = self.scratch, self.form
+        target = self._inward(watch.limits.target)
+
+        def advance(count: int) -> tuple[int, bool]:
+            did = int(
+                search_subsets(
+                    f.H, f.b, f.M, f.k, self.fix, self.d, self.C, self.b, self.free, self.w, self.z,
+                    self.p, self.h, self.node_w, self.node_d, self.node_fix, self.node_bound,
+                    self.heap, self.slots, self.psum, self.pcount, self.trial_x, s.C2, s.L, s.R,
+                    s.S, s.work, s.wide, s.whole, self.counters, self.floats, count, target,
+                )
+            )  # fmt: skip
+            watch.moves += did
+            if self.counters[ASKED]:
+                self._price(incumbent)
+            return did, self.done
+
+        return run_chunks(watch, incumbent, advance, passes, first=1)
+
+    def _price(self, incumbent: Incumbent) -> None:
+        """Take the kernel's candidate by its true energy, filled up to k members."""
+        x = self.trial_x.copy()
+        x[np.flatnonzero(x == 0)[: self.form.k - int(x.sum())]] = 1
+        incumbent.offer(x, self.problem.energy(x))
+        self.floats[BEST] = min(float(self.floats[BEST]), self._inward(incumbent.energy))
+        self.counters[ASKED] = 0
