@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from optiprune.problems.files.atomic import replacing
+
 from .console import output
 from .errors import Debug, InputError, reporting
 
@@ -59,7 +61,8 @@ def demo_command(
         import json
 
         numbers = [{k: v for k, v in asdict(r).items() if k != "kept_per_pixel"} for r in rows]
-        (out / "demo.json").write_text(json.dumps(plain(numbers), indent=1) + "\n")
+        with replacing(out / "demo.json") as temporary:
+            temporary.write_text(json.dumps(plain(numbers), indent=1) + "\n")
         console.print(f"plot: {out / 'demo.png'}   numbers: {out / 'demo.json'}", soft_wrap=True)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from optiprune.problems.files.atomic import replacing
+
 from .demo_methods import MethodResult
 
 __all__ = ["draw"]
@@ -40,4 +42,5 @@ def draw(rows: Sequence[MethodResult], path: Path) -> None:
         image.set_title(row.name, fontsize=9)
         if column == len(rows) - 1:
             figure.colorbar(shown, ax=image, label="share kept, by pixel", shrink=0.9)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -227,6 +227,11 @@ def test_damaged_exports_are_refused(tmp_path: Path, instances: list[Instance]) 
     (tmp_path / "small-0.npz").unlink()
     with pytest.raises(BenchError, match="missing"):
         folder_suite(tmp_path)
+    listed = (tmp_path / MANIFEST).read_text()
+    for name in ("9" * 5000, "a\\u0000b"):  # which no file can have
+        (tmp_path / MANIFEST).write_text(listed.replace("small-0.npz", name))
+        with pytest.raises(BenchError, match="missing"):
+            folder_suite(tmp_path)
     for text in ("{", "[]", '{"format": "x", "version": 1}', '{"instances": 5}'):
         (tmp_path / MANIFEST).write_text(text)
         with pytest.raises(BenchError, match="manifest"):

@@ -38,7 +38,10 @@ def folder_suite(folder: Path, note: Callable[[str], None] = print) -> list[Inst
     """
     if (folder / MANIFEST).exists():
         return [_listed(folder, entry) for entry in read_manifest(folder)["instances"]]
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+    # a name with a dot in front is what a writer that was killed left of a file
+    paths = sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.name[0] != "."
+    )
     if not paths:
         raise BenchError(f"{folder} holds no problem files ({' '.join(_SUFFIXES)})")
     names = [p.stem for p in paths]
@@ -83,8 +86,12 @@ def _listed(folder: Path, entry: dict[str, Any]) -> Instance:
         raise BenchError(
             f"{folder / MANIFEST}: an instance lacks {e}; write the folder again"
         ) from None
-    if not path.is_file():
-        raise BenchError(f"{path} is missing; the manifest lists it")
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        there = False
+    if not there:
+        raise BenchError(f"{str(path)[:300]} is missing; the manifest lists it")
     found = file_sha256(path)
     if found != wanted:
         raise BenchError(f"{path} has changed since the manifest was written ({found[:12]}...)")

@@ -65,8 +65,8 @@ def test_a_run_cut_short_has_an_honest_bound() -> None:
 @here
 def test_costs_without_a_common_unit_are_met() -> None:
     rng = np.random.default_rng(5)
-    A = rng.uniform(1e8, 1e9, size=(2, 12))
-    problem = BudgetQP(rng.normal(size=(12, 12)), A=A, upper=A.sum(axis=1) / 2)
+    A = rng.uniform(1e8, 1e9, size=(2, 10))
+    problem = BudgetQP(rng.normal(size=(10, 10)), A=A, upper=A.sum(axis=1) / 2)
     found = solvers.get("cp-sat").solve(problem)
     assert found.status is Status.OPTIMAL
     assert found.energy == pytest.approx(solvers.get("exhaustive").solve(problem).energy)
