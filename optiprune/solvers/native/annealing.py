@@ -16,7 +16,7 @@ from optiprune.solvers.options import check_whole
 
 from .budget_search import BudgetSearch, BudgetStart, budget_start
 from .chunks import Incumbent
-from .instance import OutOfTime, Precision, check_precision
+from .instance import Precision, check_precision
 from .search import ExchangeSearch, FlipSearch, search_at
 from .start import prepare
 from .temperature import temperature_for
@@ -99,21 +99,15 @@ class Annealing(BaseSolver):
         incumbent = Incumbent(problem, watch)
         message = ""
         reason: str | None = None
-        try:
+        with incumbent.kept():
             if isinstance(problem, BudgetQP):
                 start = budget_start(problem, x0, seed, watch, incumbent, self.precision)
                 message, reason = start.message, start.reason
                 if start.found and reason is None and problem.n:
                     reason = self._within_budgets(start, seed, watch, incumbent)
-                return incumbent.outcome(reason or "completed", message)
+                return incumbent.outcome(reason, message)
             reason = self._search(problem, x0, seed, watch, incumbent)
-        except OutOfTime:
-            reason = "time"
-        except KeyboardInterrupt:
-            if incumbent.x is None:
-                raise
-            reason = "interrupted"
-        return incumbent.outcome(reason or "completed", message)
+        return incumbent.outcome(reason, message)
 
     def _search(
         self,

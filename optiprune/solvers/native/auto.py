@@ -19,6 +19,7 @@ from .annealing import Annealing
 from .branch_and_bound import BranchAndBound
 from .exhaustive import Exhaustive, assignments, work
 from .local_search import LocalSearch
+from .rounds import Rounds
 from .tabu import Tabu
 
 __all__ = ["Auto"]
@@ -29,69 +30,8 @@ _FEW = 1 << 24
 _VISITED = 1 << 22
 # the most that a larger effort makes of that
 _FEW_EFFORT = 64.0
-# exchange tabu alone up to here, annealing alone from there (benchmarks.solver_portfolio)
-_TABU_N = 128
-_ANNEALING_N = 384
-
-
-@dataclass(frozen=True)
-class _AnnealingThenTabu(BaseSolver):
-    """Rounds of annealing, and tabu search that starts from what it found."""
-
-    effort: float
-
-    name: ClassVar[str] = "annealing, tabu"
-    capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP}))
-
-    def _solve(
-        self,
-        problem: Any,
-        x0: npt.NDArray[np.int8] | None,
-        seed: np.random.SeedSequence,
-        watch: Watch,
-    ) -> Outcome:
-        best: Outcome | None = None
-        energy = math.inf
-        scale, done = min(1.0, self.effort), 0.0
-        # rounds, each twice as long as the last: a long effort is no single endless annealing
-        while True:
-            try:
-                found = self._round(problem, x0, seed, watch, scale)
-            except KeyboardInterrupt:
-                if best is None:
-                    raise
-                return replace(best, stats=watch.stats("interrupted"))
-            reached = math.inf if found.x is None else problem.energy(found.x)
-            if best is None or reached < energy:
-                best, energy = found, reached
-            done += scale
-            if found.stats.stop_reason != "completed" or done >= self.effort:
-                return replace(best, stats=found.stats)
-            watch.restarts += 1
-            scale = min(2.0 * scale, self.effort - done)
-
-    def _round(
-        self,
-        problem: QUBO | CardinalityQP,
-        x0: npt.NDArray[np.int8] | None,
-        seed: np.random.SeedSequence,
-        watch: Watch,
-        scale: float,
-    ) -> Outcome:
-        if isinstance(problem, QUBO):
-            annealing = Annealing()
-            sweeps = annealing.sweeps_for(problem)
-            steps = Tabu().iterations_for(problem)
-        else:
-            # half the time each; one annealing run gives the basin, tabu search its bottom
-            annealing = Annealing(restarts=1)
-            sweeps, steps = 50, 12 * problem.n
-        first, second = seed.spawn(2)
-        found = replace(annealing, sweeps=_scaled(sweeps, scale))._solve(problem, x0, first, watch)
-        if found.stats.stop_reason != "completed" or found.x is None:
-            return found
-        start = np.asarray(found.x, dtype=np.int8)
-        return Tabu(iterations=_scaled(steps, scale))._solve(problem, start, second, watch)
+# exchange tabu alone up to here (benchmarks.solver_portfolio)
+_TABU_N = 768
 
 
 @dataclass(frozen=True)
@@ -99,9 +39,9 @@ class Auto(BaseSolver):
     """Chooses by type and size; ``stats.message`` says what was chosen and why.
 
     Few assignments: exhaustive, or branch and bound where that is faster. `MIQP`: local search
-    (support exchanges). `BudgetQP`: annealing. `CardinalityQP`: tabu search up to 128 variables,
-    annealing from 384, one after the other between. `QUBO`: annealing, then tabu search from there
-    (the first leads where coefficients span decades, the second elsewhere).
+    (support exchanges). `BudgetQP`: annealing. `CardinalityQP`: tabu search up to 768 variables,
+    tabu search and annealing by turns beyond. `QUBO`: annealing, then tabu search from there (the
+    first leads where coefficients span decades, the second elsewhere).
 
     Attributes
     ----------
@@ -140,19 +80,12 @@ class Auto(BaseSolver):
                 "linear budgets: annealing within them",
             )
         if isinstance(problem, QUBO):
-            return _AnnealingThenTabu(self.effort), (
+            return Rounds(self.effort), (
                 f"{n} variables without constraints: annealing, then tabu from its answer"
             )
-        if n > _ANNEALING_N:
-            solver = Annealing()
-            return (
-                replace(solver, sweeps=_scaled(solver.sweeps_for(problem), self.effort)),
-                f"{n} variables at fixed cardinality: heat-bath exchanges lead above "
-                f"{_ANNEALING_N}",
-            )
         if n > _TABU_N:
-            return _AnnealingThenTabu(self.effort), (
-                f"{n} variables at fixed cardinality: annealing, then tabu from its answer"
+            return Rounds(self.effort), (
+                f"{n} variables at fixed cardinality: tabu and annealing by turns above {_TABU_N}"
             )
         tabu = Tabu()
         tabu = replace(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from optiprune.problems import Problem
 from optiprune.solvers.base import Outcome, Watch
 from optiprune.solvers.result import Status
+
+from .instance import OutOfTime
 
 __all__ = ["Incumbent", "run_chunks"]
 
@@ -30,7 +33,7 @@ class Incumbent:
     feasibility in float64) will need, kept back from the limit.
     """
 
-    __slots__ = ("_problem", "_watch", "energy", "reserve_s", "x")
+    __slots__ = ("_problem", "_watch", "cut_short", "energy", "reserve_s", "x")
 
     def __init__(self, problem: Problem, watch: Watch) -> None:
         self._problem = problem
@@ -38,6 +41,25 @@ class Incumbent:
         self.x: npt.NDArray[np.int8] | None = None
         self.energy = math.inf
         self.reserve_s = 0.0
+        self.cut_short: str | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """A search that `OutOfTime` or Ctrl-C ends, with what there is; `cut_short` says which.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            While there is nothing.
+        """
+        try:
+            yield
+        except OutOfTime:
+            self.cut_short = "time"
+        except KeyboardInterrupt:
+            if self.x is None:
+                raise
+            self.cut_short = "interrupted"
 
     def measure(self, x: npt.NDArray[np.int8]) -> None:
         """Offer a feasible x by its true energy, and learn what that evaluation costs."""
@@ -68,9 +90,10 @@ class Incumbent:
             return "time"
         return reason
 
-    def outcome(self, reason: str, message: str = "", **extra: object) -> Outcome:
-        """FEASIBLE with the incumbent, NO_INCUMBENT without."""
+    def outcome(self, reason: str | None, message: str = "", **extra: object) -> Outcome:
+        """FEASIBLE with the incumbent, NO_INCUMBENT without; no reason is completion."""
         status = Status.NO_INCUMBENT if self.x is None else Status.FEASIBLE
+        reason = self.cut_short or reason or "completed"
         return Outcome(self.x, status, self._watch.stats(reason, message, **extra))
 
 

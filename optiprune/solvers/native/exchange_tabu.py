@@ -36,6 +36,8 @@ __all__ = ["TabuList", "exchange_tabu"]
 
 # steps at which a variable becomes free: since ever, and never
 _FREE, _NEVER = -1, 2**31 - 1
+# runs without a better incumbent after which they begin an exchange further away from it
+_PATIENCE = 4
 
 
 class TabuList:
@@ -125,9 +127,11 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
     """The best exchange of a window of ``rows`` pruned variables with all kept ones, at each step.
 
     Both variables of an exchange are tabu for ``tenure`` plus up to ``spread - 1`` random steps,
-    without aspiration. After ``stall`` steps without a better energy in this run, ``weakest`` to
-    ``strongest`` random exchanges of the incumbent begin a new run. With ``settled`` > 0 the
-    search comes to its end that many steps after four times those that the incumbent took.
+    without aspiration. After ``stall`` steps without a better energy in this run, at least
+    ``weakest`` random exchanges of the incumbent begin a new run: one more at most, and another
+    one for every `_PATIENCE` runs that have led to none better, up to ``strongest``. With
+    ``settled`` > 0 the search comes to its end that many steps after four times those that the
+    incumbent took.
 
     ``h``, ``mask``, ``leave`` and ``leave_at`` are as long as a row of J; ``spans`` are the slices
     of the groups, with the padding in the last. ``steps`` must be below 2**30. Returns whether the
@@ -162,9 +166,11 @@ def exchange_tabu(  # type: ignore[no-untyped-def]
             ended = True
             break
         if step - counters[RUN_STEP] >= stall:
+            # the longer without a better incumbent, the further away
+            grown = 1 + (step - counters[BEST_STEP]) // (_PATIENCE * stall)
             current = _from_incumbent(
                 J, a, h, x, mask, best_x, pruned, pruned_group, kept, kept_starts, starts, rng,
-                scratch, weakest + below(rng, strongest - weakest + 1),
+                scratch, weakest + below(rng, min(strongest - weakest, grown) + 1),
             )  # fmt: skip
             _release(mask, leave_at, enter_at)
             _leavers(h, leave_at, now, leave)

@@ -20,7 +20,7 @@ from optiprune.solvers.result import Status
 from .chunks import Incumbent, run_chunks
 from .construct import cheap_start
 from .enumerate import gray_walk, support_tree, tree_walk
-from .instance import Instance, OutOfTime, build_instance
+from .instance import Instance, build_instance
 from .support_search import SupportSearch
 
 __all__ = ["Exhaustive", "assignments", "work"]
@@ -136,23 +136,16 @@ class Exhaustive(BaseSolver):
         incumbent = Incumbent(problem, watch)
         finished = False
         reason: str | None = None
-        try:
+        with incumbent.kept():
             if isinstance(problem, MIQP):
                 finished, reason = self._supports(problem, x0, seed, watch, incumbent)
             elif isinstance(problem, CardinalityQP):
                 finished, reason = self._tree(problem, watch, incumbent)
             else:
                 finished, reason = self._gray(problem, watch, incumbent)
-        except OutOfTime:
-            reason = "time"
-        except KeyboardInterrupt:
-            if incumbent.x is None:
-                raise
-            reason = "interrupted"
-        stats = watch.stats("completed" if finished else reason or "completed")
         if not finished:
-            status = Status.NO_INCUMBENT if incumbent.x is None else Status.FEASIBLE
-            return Outcome(incumbent.x, status, stats)
+            return incumbent.outcome(reason)
+        stats = watch.stats("completed")
         if incumbent.x is None:
             return Outcome(None, Status.INFEASIBLE, stats)
         # the bound is the float64 energy of the best; `BaseSolver` caps it by the recomputed one

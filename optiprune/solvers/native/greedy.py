@@ -15,7 +15,7 @@ from optiprune.solvers.errors import SolverOptionError
 from .budget_search import budget_start
 from .chunks import Incumbent
 from .construct import cheap_start, greedy_exchange_start
-from .instance import OutOfTime, Precision, build_instance, check_precision
+from .instance import Precision, build_instance, check_precision
 from .rng import new_state
 from .search import FlipSearch
 from .start import Start
@@ -66,7 +66,7 @@ class Greedy(BaseSolver):
         incumbent = Incumbent(problem, watch)
         message = ""
         reason: str | None = None
-        try:
+        with incumbent.kept():
             if isinstance(problem, CardinalityQP):
                 reason = self._cardinality(problem, watch, incumbent)
             elif isinstance(problem, MIQP):
@@ -83,13 +83,7 @@ class Greedy(BaseSolver):
                 message, reason = start.message, start.reason
             else:
                 reason = self._flips(problem, seed, watch, incumbent)
-        except OutOfTime:
-            reason = "time"
-        except KeyboardInterrupt:
-            if incumbent.x is None:
-                raise
-            reason = "interrupted"
-        return incumbent.outcome(reason or "completed", message)
+        return incumbent.outcome(reason, message)
 
     def _cardinality(
         self, problem: CardinalityQP, watch: Watch, incumbent: Incumbent

@@ -15,7 +15,7 @@ from optiprune.solvers.options import check_whole
 
 from .budget_search import BudgetSearch, budget_start
 from .chunks import Incumbent
-from .instance import Instance, OutOfTime, Precision, check_precision
+from .instance import Instance, Precision, check_precision
 from .search import search_at
 from .start import prepare
 from .support_search import SupportSearch
@@ -70,7 +70,7 @@ class LocalSearch(BaseSolver):
         incumbent = Incumbent(problem, watch)
         message = ""
         reason: str | None = None
-        try:
+        with incumbent.kept():
             if isinstance(problem, MIQP):
                 reason = SupportSearch(problem, seed, watch, incumbent).run(
                     x0, self.starts_for(problem)
@@ -83,13 +83,7 @@ class LocalSearch(BaseSolver):
                     reason = search.multi_descend(self.starts_for(problem))
             else:
                 reason = self._binary(problem, x0, seed, watch, incumbent)
-        except OutOfTime:
-            reason = "time"
-        except KeyboardInterrupt:
-            reason = "interrupted"
-            if incumbent.x is None:
-                raise
-        return incumbent.outcome(reason or "completed", message)
+        return incumbent.outcome(reason, message)
 
     def starts_for(self, problem: QUBO | CardinalityQP | BudgetQP | MIQP) -> int:
         """Descents on this problem: ``starts``, or by size."""

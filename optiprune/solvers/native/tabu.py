@@ -17,12 +17,16 @@ from optiprune.solvers.options import check_whole
 from optiprune.solvers.result import SolveStats, Status
 
 from .chunks import Incumbent
-from .instance import OutOfTime, Precision, check_precision
+from .instance import Precision, check_precision
 from .search import search_at
 from .start import prepare
 from .tabu_block import block_key, solve_block
 
 __all__ = ["Tabu"]
+
+
+# variables up to which exchange tabu gives a run up early (benchmarks.solver_portfolio)
+_SHORT_RUNS = 384
 
 
 class _Plan(NamedTuple):
@@ -45,7 +49,8 @@ class Tabu(BaseSolver):
     `CardinalityQP`: every step makes the best exchange between a window of the pruned variables,
     elsewhere in every step, and all kept ones, of those whose two variables did not move in the
     last few steps. `QUBO`: the best such flip, or one that beats the incumbent. After ``stall``
-    steps without progress the incumbent is perturbed at random and the search goes on from there.
+    steps without progress the incumbent is perturbed at random and the search goes on from there;
+    exchanges perturb it the more, the longer it has stood.
 
     Source: Glover, "Tabu search", ORSA J. Computing 1 (1989); Palubeckis, "Iterated tabu search
     for the unconstrained binary quadratic optimization problem", Informatica 17 (2006).
@@ -92,7 +97,7 @@ class Tabu(BaseSolver):
             raise SolverOptionError("iterations=0 runs until a stop criterion is met; give one")
         incumbent = Incumbent(problem, watch)
         reason: str | None = None
-        try:
+        with incumbent.kept():
             start = prepare(problem, x0, watch, incumbent, self.precision)
             reason = incumbent.reason_to_stop()
             search = None if reason else search_at(start, seed, watch, incumbent)
@@ -108,13 +113,7 @@ class Tabu(BaseSolver):
                     rows=plan.rows,
                     settled=plan.settled,
                 )
-        except OutOfTime:
-            reason = "time"
-        except KeyboardInterrupt:
-            if incumbent.x is None:
-                raise
-            reason = "interrupted"
-        return incumbent.outcome(reason or "completed")
+        return incumbent.outcome(reason)
 
     def _alike(self, problem: Problem) -> Hashable:
         # without a limit on the steps only a criterion ends a search, and a block has none
@@ -156,7 +155,8 @@ class Tabu(BaseSolver):
         # few movers: a tenure as long as the list would make everything tabu
         movers = min(sweep, n - sweep) if exchanges else n
         if exchanges:
-            tenure, spread, stall = 1, 4, max(30, 2 * n)
+            # small ones: many short runs; beyond, a run takes longer to come down
+            tenure, spread, stall = 1, 4, max(30, n // 2 if n <= _SHORT_RUNS else 2 * n)
             weakest, strongest = 2, max(3, movers // 4)
         else:
             tenure, spread, stall = max(n // 100, min(10, n // 5)), 10, 8 * n + 30
