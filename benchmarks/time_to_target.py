@@ -48,6 +48,7 @@ from optiprune.bench.instances import (
 from optiprune.bench.instances.cutting import FAMILIES
 from optiprune.bench.protocol import Protocol, parse_solvers, run_bench
 from optiprune.bench.report import Report, make_report, write_report
+from optiprune.bench.report.figures import draw_all
 from optiprune.bench.report.tables import percent, seconds
 from optiprune.bench.statistics import Run, SummaryRow, summarise, time_to_target
 
@@ -154,17 +155,23 @@ def measure(
     return records, labels
 
 
-def one_budget(report: Report, labels: dict[str, str]) -> Report:
-    """The runs without the reference under one budget, so that tables and figures hold them all.
-
-    A shorter budget of ours is to our own disadvantage: it only takes away chances to hit.
-    """
-    most = max(r.budget for r in report.runs)
+def told(report: Report, labels: dict[str, str]) -> Report:
+    """Without the reference; a row of a grid goes by the name of its sampler."""
     runs = [
-        replace(r, budget=most, solver=labels.get(r.solver, r.solver))
+        replace(r, solver=labels.get(r.solver, r.solver))
         for r in report.runs
         if not r.solver.startswith("reference")
     ]
+    return replace(report, runs=runs, rows=summarise(runs, report.best))
+
+
+def one_budget(report: Report) -> Report:
+    """All runs under the longest budget, so that figures hold them all.
+
+    The shorter budget of ours is to our own disadvantage: it only takes away chances to hit.
+    """
+    most = max(r.budget for r in report.runs)
+    runs = [replace(r, budget=most) for r in report.runs]
     return replace(report, runs=runs, rows=summarise(runs, report.best))
 
 
@@ -279,7 +286,8 @@ def write(
     external = sorted({r.solver for r in report.rows if r.solver.endswith("(tuned)")})
     figures = work / "report"
     figures.mkdir(parents=True, exist_ok=True)
-    written = write_report(report, figures)
+    written = write_report(report, figures, plots=False)
+    written += draw_all(one_budget(report), figures)
     folder = out / NAME
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -359,7 +367,7 @@ def main() -> int:
     chosen = {n: [r.solver for r in rows[:2]] for n, rows in best.items()}
     print("measured:", chosen, flush=True)
     records, labels = measure(plan, chosen, work, tell)
-    report = one_budget(make_report(records), labels)
+    report = told(make_report(records), labels)
     out.mkdir(parents=True, exist_ok=True)
     write(plan, report, best, chosen, work, out)
     print(f"written: {out / NAME}.md")

@@ -5,6 +5,7 @@ Needs ``pip install simulated-bifurcation``, which brings torch.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import dimod
@@ -48,7 +49,9 @@ class BifurcationSampler(dimod.Sampler):
         linear, (row, col, value), _ = bqm.binary.to_numpy_vectors(range(bqm.num_variables))
         q = np.zeros((bqm.num_variables, bqm.num_variables))
         q[row, col] = value
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # what it gives then is an answer as good as others
+            warnings.filterwarnings("ignore", message="No agent has converged")
             if seed is not None:
                 torch.manual_seed(seed)
             x, _ = self._minimize(
