@@ -224,7 +224,7 @@ class TestAuto:
         ("kind", "n", "chosen"),
         [("qubo", 12, "exhaustive"), ("pruning", 12, "exhaustive"), ("n:m", 20, "exhaustive"),
          ("qubo", 100, "annealing and tabu"), ("cardinality", 100, "tabu"),
-         ("cardinality", 400, "tabu"), ("cardinality", 800, "annealing and tabu"),
+         ("cardinality", 200, "annealing and tabu"), ("cardinality", 400, "annealing and tabu"),
          ("cardinality", 21, "exact"), ("budget", 60, "annealing"),
          ("miqp", 40, "local-search"), ("miqp", 10, "exhaustive")],
     )  # fmt: skip
@@ -237,7 +237,7 @@ class TestAuto:
     def test_few_assignments_that_are_much_work_are_not_visited(self):
         # C(500, 2) of them: a path in the tree is as long as k, and a pivot costs its square
         for p, chosen in (
-            (layer_problem(500, 498), "tabu"),
+            (layer_problem(500, 498), "annealing and tabu"),
             (layer_problem(40, 37), "exhaustive"),
             (layer_miqp(300, 298), "local-search"),
             (layer_miqp(30, 28), "exhaustive"),
