@@ -327,6 +327,8 @@ def write(
         "![](time_to_target/profile.png)",
         "![](time_to_target/gap-over-time.png)",
         "",
+        f"In the last figure what ours had after {plan.native:g} s is drawn on to the end.",
+        "",
         f"Tuning, on {plan.held_out} instances a size that are not among those above, "
         f"{plan.tune:g} s, {plan.tune_seeds} seeds: the best row of each sampler; the first two "
         "were measured.",

@@ -232,7 +232,8 @@ def test_damaged_exports_are_refused(tmp_path: Path, instances: list[Instance]) 
         (tmp_path / MANIFEST).write_text(listed.replace("small-0.npz", name))
         with pytest.raises(BenchError, match="missing"):
             folder_suite(tmp_path)
-    for text in ("{", "[]", '{"format": "x", "version": 1}', '{"instances": 5}'):
+    nested = "[" * 3000 + "]" * 3000
+    for text in ("{", "[]", '{"format": "x", "version": 1}', '{"instances": 5}', nested):
         (tmp_path / MANIFEST).write_text(text)
         with pytest.raises(BenchError, match="manifest"):
             folder_suite(tmp_path)

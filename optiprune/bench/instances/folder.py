@@ -20,6 +20,16 @@ __all__ = ["MANIFEST", "file_sha256", "folder_suite", "read_manifest"]
 MANIFEST = "manifest.json"
 _FORMAT = "optiprune-suite"
 VERSION = 1
+# what comes of reading another JSON file, or none, as a manifest
+_NO_MANIFEST = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+)
 _SUFFIXES = tuple(s for suffixes in FILE_FORMATS.values() for s in suffixes)
 
 
@@ -67,7 +77,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         assert isinstance(manifest["instances"], list)
     except BenchError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as e:
+    except _NO_MANIFEST as e:
         raise BenchError(f"{path} cannot be read as a manifest: {type(e).__name__}: {e}") from None
     return dict(manifest)
 

@@ -95,5 +95,5 @@ def read_best_known(path: Path) -> dict[str, BestKnown]:
             sha: BestKnown(**{k: v for k, v in entry.items() if k != "instance"})
             for sha, entry in table.items()
         }
-    except (OSError, ValueError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
         raise BenchError(f"{path} cannot be read as best known answers: {e}") from None
