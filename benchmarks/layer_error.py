@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from benchmarks.machine import describe
 from benchmarks.models import data, load_trained
-from optiprune import __version__, solvers
+from optiprune import solvers
 from optiprune.config import Config
 from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.gram import collect_grams, wanda_scores
@@ -41,9 +41,8 @@ COMPARED: tuple[dict[str, Any], ...] = (
     {"name": "greedy"},
     SOLVER,
     {"name": "annealing", "sweeps": 100, "restarts": 1},
-    {"name": "annealing", "sweeps": 20, "restarts": 1, "t_start": 0.02, "t_end": 0.0005},
-    {"name": "annealing", "sweeps": 100, "restarts": 1, "t_start": 0.02, "t_end": 0.0005},
-    {"name": "annealing", "sweeps": 400, "restarts": 1, "t_start": 0.02, "t_end": 0.0005},
+    {"name": "annealing", "sweeps": 20, "restarts": 1},
+    {"name": "annealing", "sweeps": 400, "restarts": 1},
     {"name": "local-search"},
     {"name": "tabu", "iterations": 200},
     {"name": "tabu", "iterations": 1000},
@@ -208,7 +207,9 @@ def markdown(report: dict[str, Any]) -> str:
         f"every output row pruned, {report['samples']} calibration images (2000 more judge the "
         f"steps), medians of seeds {', '.join(str(s['seed']) for s in seeds)}.",
         "",
-        f"Solver: `{json.dumps(report['solver'])}`. {report['machine']}.",
+        f"Solver: `{json.dumps(report['solver'])}`. "
+        + "; ".join(f"{k}: {v}" for k, v in report["machine"].items())
+        + ".",
         "",
         "Error: squared difference to the dense layer's output, summed over outputs, mean over "
         "images. 'dense' inputs: both masks judged on the dense model's activations (the same "
@@ -264,15 +265,6 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cpu_name() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    return f"{len(found)} x {found[0]}" if found else platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -294,8 +286,7 @@ def main() -> None:
         "samples": args.samples,
         "workers": args.workers,
         "solver": args.solver,
-        "machine": f"{cpu_name()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"numpy {np.__version__}, optiprune {__version__}",
+        "machine": describe(),
         "seeds": seeds,
         "solvers": compared,
     }
