@@ -48,7 +48,9 @@ def bound(problem: Problem, *, time_limit: float = 10.0) -> LowerBound:
     forms, by the tangent at their minimum: diagonal dominance where an eigenvalue would take too
     long, else spectral shifts and the diagonal of a semidefinite programme (see
     `optiprune.solvers.native.convexify`). `BudgetQP`: the same without its rows, and the convex
-    relaxation with them by HiGHS. `MIQP`: all weights free.
+    relaxation with them by HiGHS. `MIQP`: all weights free, whatever time that takes (O(n^3)); then
+    the perspective relaxation (see `optiprune.solvers.native.subset_kernels`). -inf if that has no
+    time and the energy with all weights free is unbounded.
 
     Parameters
     ----------
@@ -65,13 +67,14 @@ def bound(problem: Problem, *, time_limit: float = 10.0) -> LowerBound:
     from .adapters.relaxation import relaxation_bound
     from .native.instance import OutOfTime, build_instance
     from .native.relaxation import convex_forms, relax
+    from .native.subset_bound import subset_bound
 
     if not time_limit > 0:
         raise ValueError(f"time_limit must be > 0 seconds, got {time_limit!r}")
     watch = Watch(Limits(time_s=time_limit))
     if isinstance(problem, MIQP):
-        value = problem.energy(np.ones(problem.n, np.int8))
-        return LowerBound(value, "all weights free", watch.elapsed)
+        value, method = subset_bound(problem, watch.start + time_limit)
+        return LowerBound(value, method, watch.elapsed)
     if not isinstance(problem, QUBO | CardinalityQP | BudgetQP):
         raise UnsupportedProblemError(
             f"no bound is known for {type(problem).__name__}; it takes QUBO, CardinalityQP, "

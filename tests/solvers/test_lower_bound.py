@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from optiprune import solvers
 from optiprune.problems import MIQP, QUBO, BudgetQP, CardinalityQP
-from optiprune.problems.generators import layer_problem
+from optiprune.problems.generators import layer_miqp, layer_problem
 
 
 def _check(seeds: range) -> None:
@@ -24,15 +25,20 @@ def _check(seeds: range) -> None:
         groups = np.unique(rng.integers(0, 3, size=n), return_inverse=True)[1]
         k = [int(rng.integers(0, s + 1)) for s in np.bincount(groups)]
         A = rng.integers(1, 9, size=(2, n))
+        M = np.inf if seed % 2 else rng.random(n)
         problem: Any = [
             QUBO(Q, linear, offset=rng.normal()),
             CardinalityQP(Q, linear, k=int(rng.integers(0, n + 1))),
             CardinalityQP(Q, linear, k=k, groups=groups),
             BudgetQP(Q, linear, A=A, upper=A.sum(axis=1) // 2),
-        ][seed % 4]
+            MIQP(Q @ Q.T, Q @ linear, k=int(rng.integers(0, n + 1)), M=M, offset=rng.normal()),
+        ][seed % 5]
         X = ((np.arange(2**n)[:, None] >> np.arange(n)) & 1).astype(np.int8)
         best = min(problem.energy(x) for x in X if problem.is_feasible(x))
         size = float(np.abs(Q).sum() + np.abs(linear).sum()) + abs(problem.offset)
+        if isinstance(problem, MIQP):
+            # the weights and what they were made of
+            size += float(np.abs(Q @ Q.T).sum() * (linear @ linear))
         got = solvers.bound(problem, time_limit=1.0)
         assert got.value <= best + 1e-12 * size, (seed, got, best)
 
@@ -51,8 +57,34 @@ def test_miqp() -> None:
     A = rng.normal(size=(8, 8))
     problem = MIQP(A @ A.T, rng.normal(size=8), k=3, M=10.0)
     got = solvers.bound(problem)
-    assert got.value <= solvers.get("exhaustive").solve(problem).energy
-    assert got.method == "all weights free"
+    best = solvers.get("exhaustive").solve(problem).energy
+    assert problem.energy(np.ones(8, np.int8)) < got.value <= best
+    assert got.method == "perspective relaxation"
+
+
+def test_miqp_at_any_size_in_its_time() -> None:
+    solvers.bound(layer_miqp(8, 2), time_limit=30.0)  # compile first
+    problem = layer_miqp(700, 200, samples=1400, correlation=0.9, seed=1)
+    free = problem.energy(np.ones(700, np.int8))
+    answer = solvers.get("greedy").solve(problem).energy
+    quick, slow = (solvers.bound(problem, time_limit=t) for t in (1e-6, 2.0))
+    assert quick.value == free
+    assert free < slow.value <= answer
+    assert slow.seconds < 3.5
+
+
+def test_miqp_without_a_choice() -> None:
+    problem = layer_miqp(6, 6, seed=2)
+    assert solvers.bound(problem).value == problem.energy(np.ones(6, np.int8))
+    assert solvers.bound(MIQP(problem.H, problem.b, k=0, offset=2.0)).value == 2.0
+
+
+def test_miqp_unbounded_with_all_weights() -> None:
+    """Three weights fit two numbers, b asks for more: one weight alone has a best value."""
+    A = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    problem = MIQP(A.T @ A, [1.0, 1.0, 1.0], k=1)
+    got = solvers.bound(problem)
+    assert -math.inf < got.value <= solvers.get("exhaustive").solve(problem).energy
 
 
 def test_more_time_never_gives_less() -> None:

@@ -28,6 +28,8 @@ __all__ = ["Auto"]
 _FEW = 1 << 24
 # additions up to which visiting all takes no longer than a proof by bounds, some 5 ms
 _VISITED = 1 << 22
+# the same for an MIQP with finite M; without, visiting up to `_FEW` is faster throughout
+_VISITED_BOUNDED = 1 << 19
 # the most that a larger effort makes of that
 _FEW_EFFORT = 64.0
 # exchange tabu alone up to here (benchmarks.solver_portfolio)
@@ -67,7 +69,10 @@ class Auto(BaseSolver):
         total = work(problem) if countable else math.inf
         if total <= _FEW * min(self.effort, _FEW_EFFORT):
             count = assignments(problem)
-            if total > _VISITED and isinstance(problem, CardinalityQP | QUBO):
+            # bounds on the weights cost enumeration an active-set solve for most supports
+            bounded = isinstance(problem, MIQP) and bool(np.isfinite(problem.M).all())
+            most = _VISITED_BOUNDED if bounded else _VISITED
+            if total > most and (bounded or isinstance(problem, CardinalityQP | QUBO)):
                 return BranchAndBound(), f"{count} assignments: few enough for a proof by bounds"
             return Exhaustive(), f"only {count} assignments, all of them can be visited"
         if isinstance(problem, MIQP):

@@ -38,7 +38,8 @@ from .instance import Instance, OutOfTime, build_instance
 from .local_search import LocalSearch
 from .relax_kernels import relaxed_fields
 from .relaxation import Form, convex_forms, relax
-from .subset_tree import all_free, prove_subset
+from .subset_bound import all_free
+from .subset_tree import prove_subset
 from .tabu import Tabu
 
 __all__ = ["BranchAndBound"]
@@ -72,7 +73,8 @@ class BranchAndBound(BaseSolver):
     Attributes
     ----------
     gap : OPTIMAL means: no assignment is better by more than ``gap`` times the sum of the absolute
-        terms of the answer's energy. Integer data are solved exactly.
+        terms of the answer's energy; of an `MIQP`, times ``b'w + 1/2 w'Hw`` of the answer's
+        weights. Integer data are solved exactly.
     memory_mb : of the waiting nodes; beyond it the search goes on depth first
     """
 

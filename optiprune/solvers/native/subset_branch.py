@@ -30,16 +30,17 @@ from .branch_kernels import (
     push,
 )
 from .relax_kernels import smallest
+from .subset_box import box_bound
 from .subset_diagonal import improve_diagonal
 from .subset_kernels import drop_place, enter, factor, forward_solve, relax_subset
 from .vector import copy
 
-__all__ = ["ASKED", "FREE", "IMPROVED", "NEED", "TRIED", "search_subsets"]
+__all__ = ["ASKED", "BOXED", "FREE", "IMPROVED", "NEED", "TRIED", "search_subsets"]
 
 # counters after those of `branch_kernels`. FREE: free variables of the active node; NEED: how many
 # of them may still be in; ASKED: whether the caller must price ``trial_x``; TRIED, IMPROVED: what
-# the active node has had: a candidate priced, steps of its diagonal
-FREE, NEED, ASKED, TRIED, IMPROVED = range(8, 13)
+# the active node has had: a candidate priced, steps of its diagonal; BOXED: all M are finite
+FREE, NEED, ASKED, TRIED, IMPROVED, BOXED = range(8, 14)
 # floats after those of `branch_kernels`: energy of the variables that are in
 CONSTANT = 5
 
@@ -52,6 +53,8 @@ _ROUNDS = 12
 _TRIAL_ROUNDS = 3
 # steps of the diagonal at a node, and the barrier's part of the gap
 _STEPS = 1
+# with finite M: nodes from one candidate to the next
+_BOXED_EVERY = 16
 _BARRIER = 0.1
 
 
@@ -211,14 +214,15 @@ def _choose(  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, error_model="numpy")
 def search_subsets(  # type: ignore[no-untyped-def]
     H, b0, M, k, fix, d, C, b, free, w, z, p, h, node_w, node_d, node_fix, node_bound, heap, slots,
-    psum, pcount, trial_x, C2, L, R, S, work, wide, whole, counters, floats, passes, target,
+    psum, pcount, trial_x, boxed, C2, L, R, S, work, wide, whole, counters, floats, passes, target,
 ):  # fmt: skip
     """Make at most ``passes`` passes over nodes; returns how many.
 
     Fewer: done, target met, or a candidate ``trial_x`` to be priced (``counters[ASKED]``).
     H (n, n) with a diagonal of 1, b0, M (n,), k: the problem. fix, d (n,): the active node by
     variable; C, b, free, w, z, p, h: the same by place. node_*: places for waiting nodes, the last
-    n + 1 of them a stack. C2, L, R, S (n, n), work (8, n), wide (8, n), whole (3, n): scratch.
+    n + 1 of them a stack. boxed (n,): where `box_bound` begins. C2, L, R, S (n, n), work (8, n),
+    wide (8, n), whole (3, n): scratch.
     """
     n = b0.shape[0]
     capacity = heap.shape[0]
@@ -258,7 +262,14 @@ def search_subsets(  # type: ignore[no-untyped-def]
                 for r in range(f):
                     fix[free[r]] = 1
                     floats[CONSTANT] += enter(C, b, M, free, f, r)
+            else:
+                for r in range(f):
+                    fix[free[r]] = 0
             counters[ACTIVE] = 0
+            if floats[CONSTANT] < cutoff and counters[BOXED]:
+                floats[CONSTANT] = box_bound(
+                    H, b0, M, fix, d, free, 0, 0, z, boxed, b2, w2, z2, cutoff
+                )
             if floats[CONSTANT] < cutoff:
                 for i in range(n):
                     trial_x[i] = fix[i] == 1
@@ -274,6 +285,9 @@ def search_subsets(  # type: ignore[no-untyped-def]
         own += constant
         value += constant
         bound = max(own, floats[PARENT])
+        if counters[BOXED] and bound < cutoff:
+            inside = box_bound(H, b0, M, fix, d, free, f, need, z, boxed, b2, w2, z2, cutoff)
+            bound = max(bound, inside)
         if counters[LAST] >= 0:
             rise = min(max(bound - floats[PARENT], 0.0), max(cutoff - floats[PARENT], 0.0))
             psum[counters[SIDE], counters[LAST]] += rise / floats[MOVED]
@@ -288,7 +302,8 @@ def search_subsets(  # type: ignore[no-untyped-def]
         if counters[TRIED] == 0:
             counters[TRIED] = 1
             price = _priced(C, b, f, need, h, z, L, score, b2, places) + constant
-            if price < cutoff:
+            # with bounds, one in a few: the caller's price is dear, and often above this one
+            if price < cutoff and (counters[BOXED] == 0 or counters[NODES] % _BOXED_EVERY == 1):
                 for i in range(n):
                     trial_x[i] = fix[i] == 1
                 for a in range(need):

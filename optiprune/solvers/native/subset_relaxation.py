@@ -15,13 +15,22 @@ from optiprune.problems import MIQP
 from .subset_diagonal import improve_diagonal
 from .subset_kernels import relax_subset
 
-__all__ = ["Scratch", "SubsetForm", "SubsetRoot", "relax_root", "subset_form"]
+__all__ = [
+    "EIGEN_S",
+    "Scratch",
+    "SubsetForm",
+    "SubsetRoot",
+    "relax_root",
+    "rounding",
+    "subset_form",
+]
 
 _Array = npt.NDArray[np.float64]
+_EPS = float(np.finfo(np.float64).eps)
 # least eigenvalue, of a unit diagonal, below which a ridge of that size is added
 _RIDGE = 1e-11
-# seconds that eigenvalues of order n take at most, over n^3, and a linear system of a relaxation
-EIGEN_S = 1e-9
+# seconds that the least eigenvalue of order n takes at most, over n^3, and a linear system
+EIGEN_S = 3e-10
 _SYSTEM_S = 2e-10
 # steps of the diagonal at the root, how fast the barrier shrinks, steps in vain until it ends
 _STEPS = 60
@@ -93,6 +102,18 @@ def subset_form(problem: MIQP) -> SubsetForm:
     return SubsetForm(
         H, b / top, M * (unit / top), unit, d, problem.k, top * top, problem.offset, ridge
     )
+
+
+def rounding(problem: MIQP, w: _Array) -> float:
+    """What a bound may be wrong by in float64, by the terms of the energy of weights w (n,).
+
+    Sums of n terms, over chains of eliminations.
+    """
+    s = np.flatnonzero(w)
+    size = np.abs(w[s])
+    H = problem.dense()[np.ix_(s, s)]
+    terms = float(0.5 * size @ np.abs(H) @ size + np.abs(problem.b[s]) @ size)
+    return 16.0 * problem.n * _EPS * (terms + abs(problem.offset))
 
 
 class Scratch:
@@ -167,8 +188,8 @@ def _relax(
     p, h = np.empty(n), np.empty(n)
     done, value, lower = 0, math.inf, -math.inf
     while done < _ROUNDS:
-        # few linear systems at a time where one is long
-        rounds = max(1, min(_ROUNDS, int(0.02 / max(root.pace, 1e-9))))
+        # few linear systems at a time where one is long, but enough to pass a Newton step in vain
+        rounds = max(3, min(_ROUNDS, int(0.02 / max(root.pace, 1e-9))))
         began = time.perf_counter()
         if began + rounds * root.pace > deadline:
             return

@@ -7,9 +7,8 @@ import time
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from optiprune.problems import MIQP, ProblemError
+from optiprune.problems import MIQP
 from optiprune.solvers.base import Watch
 
 from .branch_kernels import (
@@ -27,22 +26,21 @@ from .branch_kernels import (
     open_bound,
 )
 from .chunks import Incumbent, run_chunks
-from .subset_branch import ASKED, FREE, NEED, search_subsets
-from .subset_relaxation import EIGEN_S, Scratch, SubsetForm, SubsetRoot, relax_root, subset_form
+from .subset_branch import ASKED, BOXED, FREE, NEED, search_subsets
+from .subset_relaxation import (
+    EIGEN_S,
+    Scratch,
+    SubsetForm,
+    SubsetRoot,
+    relax_root,
+    rounding,
+    subset_form,
+)
 
-__all__ = ["SubsetTree", "all_free", "prove_subset"]
+__all__ = ["SubsetTree", "prove_subset"]
 
-_EPS = float(np.finfo(np.float64).eps)
 # linear systems that a pass over a node may take, at most, by the time of one
 _PASS = 60.0
-
-
-def all_free(problem: MIQP) -> float:
-    """The energy with all weights kept, a lower bound; -inf if it is unbounded."""
-    try:
-        return problem.energy(np.ones(problem.n, np.int8))
-    except ProblemError:
-        return -math.inf
 
 
 def prove_subset(
@@ -61,7 +59,10 @@ def prove_subset(
     if time.perf_counter() + 6.0 * EIGEN_S * n**3 > deadline:
         return False, "time", -math.inf, {}
     form = subset_form(problem)
-    tolerance = _tolerance(problem, form, incumbent.x, gap)
+    w = problem.weights(incumbent.x)
+    # at the best weights b'w is twice what they gain, and 1/2 w'Hw once
+    gain = 3.0 * abs(incumbent.energy - problem.offset)
+    tolerance = max(gap * gain, rounding(problem, w)) + form.slack(w)
     scratch = Scratch(n)
     cutoff = (incumbent.energy - tolerance - form.offset) / form.scale
     root = relax_root(form, scratch, deadline=deadline, cutoff=cutoff)
@@ -77,24 +78,14 @@ def prove_subset(
     if not tree.asked:
         bound = max(bound, tree.bound)
     proven = finished or incumbent.energy - bound <= tolerance
-    bound -= form.slack(problem.weights(incumbent.x))
+    w = problem.weights(incumbent.x)
+    bound = min(bound - form.slack(w) - rounding(problem, w), incumbent.energy)
     extra = {
         "nodes": tree.nodes,
         "root_bound": max(tree.root, form.offset + form.scale * root.bound),
         "fixed": tree.fixed,
     }
     return proven, reason, bound, extra
-
-
-def _tolerance(problem: MIQP, form: SubsetForm, x: npt.NDArray[np.int8], gap: float) -> float:
-    """What an answer may be above the optimum."""
-    w = problem.weights(x)
-    s = np.flatnonzero(w)
-    size = np.abs(w[s])
-    H = problem.dense()[np.ix_(s, s)]
-    terms = float(0.5 * size @ np.abs(H) @ size + np.abs(problem.b[s]) @ size)
-    # rounding: sums of n terms, over chains of eliminations
-    return max(gap, 16.0 * problem.n * _EPS) * terms + form.slack(w)
 
 
 class SubsetTree:
@@ -126,7 +117,9 @@ class SubsetTree:
         self.p, self.h = np.empty(n), np.empty(n)
         self.psum, self.pcount = np.zeros((2, n)), np.zeros((2, n))
         self.trial_x = np.zeros(n, np.int8)
-        self.counters = np.zeros(13, np.int64)
+        self.boxed = np.zeros(n)
+        self.counters = np.zeros(14, np.int64)
+        self.counters[BOXED] = np.isfinite(form.M).all()
         self.counters[NODES] = self.counters[ACTIVE] = 1
         self.counters[SLOTS] = places
         self.counters[LAST] = -1
@@ -182,8 +175,9 @@ class SubsetTree:
                 search_subsets(
                     f.H, f.b, f.M, f.k, self.fix, self.d, self.C, self.b, self.free, self.w, self.z,
                     self.p, self.h, self.node_w, self.node_d, self.node_fix, self.node_bound,
-                    self.heap, self.slots, self.psum, self.pcount, self.trial_x, s.C2, s.L, s.R,
-                    s.S, s.work, s.wide, s.whole, self.counters, self.floats, count, target,
+                    self.heap, self.slots, self.psum, self.pcount, self.trial_x, self.boxed, s.C2,
+                    s.L, s.R, s.S, s.work, s.wide, s.whole, self.counters, self.floats, count,
+                    target,
                 )
             )  # fmt: skip
             watch.moves += did
