@@ -134,8 +134,8 @@ def test_ctrl_c_returns_the_incumbent(label: str, options: dict[str, Any]) -> No
     solver = solvers.get(name, **{**given, **options})
     problem = large(size_for(label))
     solver.solve(large(12) if name != "pyomo" else problem, stop=TimeLimit(0.05))  # compile first
-    # Pyomo needs a second to build its model, and has no incumbent before
-    delay = 2.0 if name == "pyomo" else 0.7
+    # these need time to build their models, a busy machine up to seconds, and have nothing before
+    delay = 2.0 if name in ("pyomo", "cp-sat") else 0.7
     # a real signal from another process: one raised in a thread here would wait for the
     # interpreter lock, which SCIP holds
     killer = subprocess.Popen(["/bin/sh", "-c", f"sleep {delay}; kill -INT {os.getpid()}"])
