@@ -115,7 +115,7 @@ class Exhaustive(BaseSolver):
             # not by its digits: Python refuses to write numbers of more than 4300
             size = str(count) if count < 10**9 else f"about 10^{int(math.log10(count))}"
             others = (
-                "'local-search' (no proof) or 'pyomo' with scip (a proof)"
+                "'local-search' (no proof), or 'exact' or 'pyomo' with scip (a proof)"
                 if isinstance(problem, MIQP)
                 else "'annealing' (no proof), or 'highs' or 'pyomo' (a proof)"
             )

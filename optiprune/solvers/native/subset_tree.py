@@ -26,6 +26,7 @@ from .branch_kernels import (
     open_bound,
 )
 from .chunks import Incumbent, run_chunks
+from .subset_bound import all_free
 from .subset_branch import ASKED, BOXED, FREE, NEED, search_subsets
 from .subset_relaxation import (
     EIGEN_S,
@@ -56,8 +57,9 @@ def prove_subset(
     deadline = watch.start + watch.limits.time_s - incumbent.reserve_s
     if reason is not None:
         return False, reason, -math.inf, {}
+    free = all_free(problem) if time.perf_counter() + EIGEN_S * n**3 < deadline else -math.inf
     if time.perf_counter() + 6.0 * EIGEN_S * n**3 > deadline:
-        return False, "time", -math.inf, {}
+        return False, "time", free, {}
     form = subset_form(problem)
     w = problem.weights(incumbent.x)
     # at the best weights b'w is twice what they gain, and 1/2 w'Hw once
@@ -66,10 +68,10 @@ def prove_subset(
     scratch = Scratch(n)
     cutoff = (incumbent.energy - tolerance - form.offset) / form.scale
     root = relax_root(form, scratch, deadline=deadline, cutoff=cutoff)
-    bound = form.offset + form.scale * root.bound
+    bound = max(free, form.offset + form.scale * root.bound)
     tree = SubsetTree(problem, form, root, scratch, incumbent, tolerance, memory_mb)
     # a pass cannot be cut short: what one takes is kept back from the limit
-    incumbent.reserve_s += min(_PASS * root.pace, 0.5 * watch.limits.time_s)
+    incumbent.reserve_s += _PASS * root.pace
     try:
         reason = tree.search(watch, incumbent, math.inf)
     except KeyboardInterrupt:
