@@ -30,8 +30,10 @@ class Rounds(BaseSolver):
 
     Attributes
     ----------
-    effort : length of all rounds; the first has length 1 at most and each is at most twice as long
-        as the last, so that a long effort is no single endless annealing
+    effort : length of all rounds; those are the squares of Luby's sequence 1, 1, 2, 1, 1, 2, 4, ...
+        (Luby, Sinclair and Zuckerman, "Optimal speedup of Las Vegas algorithms", Information
+        Processing Letters 47 (1993)): half the time goes into the longest, the rest into shorter
+        ones that begin anew
     """
 
     effort: float = 1.0
@@ -66,18 +68,26 @@ class Rounds(BaseSolver):
         if search is None:
             return reason
         turns = _Turns(search, problem)
-        scale, done = min(1.0, self.effort), 0.0
+        done, number = 0.0, 1
         while True:
+            scale = min(_luby(number) ** 2, self.effort - done)
             reason = turns.round(scale)
             done += scale
             if reason is not None or done >= self.effort:
                 return reason
             watch.restarts += 1
-            scale = min(2.0 * scale, self.effort - done)
+            number += 1
+
+
+def _luby(i: int) -> int:
+    """The i-th term of 1, 1, 2, 1, 1, 2, 4, 1, 1, 2, 1, 1, 2, 4, 8, ...; i >= 1."""
+    while i & (i + 1):  # not the last of a sequence of 2^m - 1
+        i -= (1 << (i.bit_length() - 1)) - 1
+    return (i + 1) >> 1
 
 
 class _Turns:
-    """The search with what each kind of turn needs."""
+    """The search with what each kind of turn needs. A round does not know of those before it."""
 
     def __init__(self, search: ExchangeSearch | FlipSearch, problem: QUBO | CardinalityQP) -> None:
         self.search = search
@@ -92,16 +102,17 @@ class _Turns:
 
     def round(self, scale: float) -> str | None:
         reason = None
+        self.search.begin_again(self.begin)
         if self.exchanges:
-            self.search.restart(self.begin)
             reason = self._tabu(scale)
+            if reason is None:
+                self.search.restart(self.begin)
         if reason is None:
-            self.search.restart(self.begin)
             reason = self._anneal(scale)
         return self._tabu(scale) if reason is None else reason
 
     def _anneal(self, scale: float) -> str | None:
-        """From a local optimum at the start, and from the best state of all to another."""
+        """From a local optimum at the start, and from the round's best state to another."""
         search = self.search
         reason = search.descend("first")
         if reason is not None:

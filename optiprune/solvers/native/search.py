@@ -130,6 +130,11 @@ class Search(KernelRun, ABC):
         """Begin again at x (in the order of the kernels)."""
         self.state.load(x)
 
+    def begin_again(self, x: npt.NDArray[np.int8]) -> None:
+        """Begin again at x as if nothing better were known; the incumbent of the solve stays."""
+        self.state.floats[BEST] = np.inf
+        self.restart(x)
+
     def descend(self, strategy: Literal["best", "first"] = "best") -> str | None:
         """Descend from where the search stands to a local optimum, steepest or first move first."""
         self.state.counters[IN_SWEEP] = 0

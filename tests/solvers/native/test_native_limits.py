@@ -20,6 +20,7 @@ from optiprune.solvers import (
     get,
     solver_class,
 )
+from optiprune.solvers.native import rounds
 
 _ENDLESS = {
     "annealing": {"restarts": 0},
@@ -261,3 +262,20 @@ def test_many_problems_on_one_thread_and_on_two_give_the_same(name, make):
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.x, b.x)
         assert a.energy == b.energy
+
+
+def test_rounds_follow_the_squares_of_lubys_sequence(monkeypatch, make):
+    lengths = []
+    monkeypatch.setattr(rounds._Turns, "round", lambda self, scale: lengths.append(scale))
+    rounds.Rounds(effort=30.5).solve(make("cardinality", 60, 0))
+    assert lengths == [1, 1, 4, 1, 1, 4, 16, 1, 1, 0.5]
+
+
+def test_a_round_does_not_know_of_those_before_it_but_the_answer_does(make):
+    p = make("cardinality", 60, 0)
+    energies = [rounds.Rounds(effort=e).solve(p, seed=2).energy for e in (1, 2, 6, 12)]
+    assert energies == sorted(energies, reverse=True)
+    s = rounds.Rounds(effort=6).solve(p, seed=2)
+    assert [e for _, e in s.stats.trajectory] == sorted(
+        (e for _, e in s.stats.trajectory), reverse=True
+    )
