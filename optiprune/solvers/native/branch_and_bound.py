@@ -62,8 +62,8 @@ class BranchAndBound(BaseSolver):
     minutes. When stopped before the end, the incumbent comes with the bound reached.
 
     For an `MIQP` (best subset with continuous weights) the relaxation is the perspective one, with
-    a diagonal that is improved at every node; see `subset_kernels`. n = 32 takes milliseconds,
-    n = 64 seconds. A singular H is treated as one with a ridge of 1e-11 of its diagonal.
+    a diagonal that is improved at every node; see `subset_kernels`. n = 32 takes up to seconds,
+    n = 64 up to minutes. A singular H is treated as one with a ridge of 1e-11 of its diagonal.
 
     Source: Billionnet, Elloumi and Plateau, "Improving the performance of standard solvers for
     quadratic 0-1 programs by a tight convex reformulation: the QCR method", Discrete Applied
