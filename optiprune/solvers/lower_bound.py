@@ -66,7 +66,7 @@ def bound(problem: Problem, *, time_limit: float = 10.0) -> LowerBound:
     # numba and highspy load when a bound is asked for, not with the package
     from .adapters.relaxation import relaxation_bound
     from .native.instance import OutOfTime, build_instance
-    from .native.relaxation import convex_forms, relax
+    from .native.relaxation import convex_forms, tangent_bound
     from .native.subset_bound import subset_bound
 
     if not time_limit > 0:
@@ -89,7 +89,7 @@ def bound(problem: Problem, *, time_limit: float = 10.0) -> LowerBound:
     try:
         inst = build_instance(problem, "float64", watch)
         for form in convex_forms(inst, np.asarray(problem.diagonal()), deadline=deadline):
-            value = relax(form, deadline=deadline).bound + problem.offset
+            value = tangent_bound(form, deadline=deadline) + problem.offset
             if value > best:
                 best, method = value, form.method
             if time.perf_counter() > deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -129,7 +130,7 @@ class Annealing(BaseSolver):
             return reason
         begin = search.state.x.copy()
         hot, cold = self._temperatures(search)
-        return self._runs(search, problem, begin, hot, cold)
+        return self._runs(search, problem, begin, hot, cold, lambda: search.descend("first"))
 
     def _within_budgets(
         self,
@@ -146,7 +147,7 @@ class Annealing(BaseSolver):
         hot, cold = search.temperatures(self.start_acceptance, self.end_acceptance)
         hot = hot if self.t_start is None else self.t_start
         cold = cold if self.t_end is None else self.t_end
-        return self._runs(search, start.problem, begin, hot, min(hot, cold))
+        return self._runs(search, start.problem, begin, hot, min(hot, cold), search.descend)
 
     def _runs(
         self,
@@ -155,6 +156,7 @@ class Annealing(BaseSolver):
         begin: npt.NDArray[np.int8],
         hot: float,
         cold: float,
+        descend: Callable[[], str | None],
     ) -> str | None:
         """Annealing runs from ``begin``, each ended by a descent from the best state so far."""
         sweeps = self.sweeps_for(problem)
@@ -164,7 +166,7 @@ class Annealing(BaseSolver):
             reason = search.anneal(hot, cold, sweeps)
             if reason is None:
                 search.restart(search.state.best_x.copy())
-                reason = search.descend(*(() if isinstance(search, BudgetSearch) else ("first",)))
+                reason = descend()
             if reason is not None:
                 return reason
             run += 1

@@ -37,7 +37,7 @@ from .chunks import Incumbent, run_chunks
 from .instance import Instance, OutOfTime, build_instance
 from .local_search import LocalSearch
 from .relax_kernels import relaxed_fields
-from .relaxation import Form, convex_forms, relax
+from .relaxation import Form, convex_forms, tangent_bound
 from .subset_bound import all_free
 from .subset_tree import prove_subset
 from .tabu import Tabu
@@ -165,10 +165,10 @@ class BranchAndBound(BaseSolver):
             reason = incumbent.reason_to_stop()
             if reason is not None:
                 break
-            relaxed = relax(form, deadline=deadline)
-            if best is None or relaxed.bound > bound:
+            relaxed = tangent_bound(form, deadline=deadline)
+            if best is None or relaxed > bound:
                 best = form
-            bound = max(bound, relaxed.bound)
+            bound = max(bound, relaxed)
             if form.method in ("diagonal dominance", "uniform spectral shift"):
                 continue
             nodes += 0 if tree is None else tree.nodes

@@ -14,7 +14,7 @@ from .convexify import Directions, semidefinite_diagonal, spectral_diagonal
 from .instance import Instance
 from .relax_kernels import descend, relaxed_fields, tangent
 
-__all__ = ["Form", "Relaxed", "convex_forms", "relax"]
+__all__ = ["Form", "convex_forms", "tangent_bound"]
 
 _Array = npt.NDArray[np.float64]
 _EPS = float(np.finfo(np.float64).eps)
@@ -59,15 +59,6 @@ class Form:
             return np.full(self.n, 0.5)
         sizes = np.maximum(np.diff(self.starts), 1)
         return np.asarray((self.k / sizes)[self.group], dtype=np.float64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Relaxed:
-    """A relaxed point x (n,) of a `Form` and the bound of its tangent (offset left out)."""
-
-    form: Form
-    x: _Array
-    bound: float
 
 
 def convex_forms(
@@ -117,8 +108,9 @@ def convex_forms(
             yield form(d_best, "semidefinite programme")
 
 
-def relax(form: Form, *, deadline: float = math.inf) -> Relaxed:
-    """Minimise the relaxation until the tangent is within 1e-6 of it, or the deadline passes."""
+def tangent_bound(form: Form, *, deadline: float = math.inf) -> float:
+    """The bound of a tangent, offset left out: the relaxation is minimised until that is within
+    1e-6 of it, or the deadline passes."""
     n = form.n
     x = form.start()
     g, buffer = np.empty(n), np.empty(n)
@@ -136,4 +128,4 @@ def relax(form: Form, *, deadline: float = math.inf) -> Relaxed:
         best = max(best, bound)
         if done < steps or value - best <= 1e-6 * abs(value) or time.perf_counter() > deadline:
             break
-    return Relaxed(form, x, form.scale * (best - form.rounding))
+    return form.scale * (best - form.rounding)
