@@ -33,7 +33,7 @@ _VISITED_BOUNDED = 1 << 19
 # the most that a larger effort makes of that
 _FEW_EFFORT = 64.0
 # exchange tabu alone up to here (benchmarks.solver_portfolio)
-_TABU_N = 192
+_TABU_N = 256
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Auto(BaseSolver):
     """Chooses by type and size; ``stats.message`` says what was chosen and why.
 
     Few assignments: exhaustive, or branch and bound where that is faster. `MIQP`: local search
-    (support exchanges). `BudgetQP`: annealing. `CardinalityQP`: tabu search up to 192 variables,
+    (support exchanges). `BudgetQP`: annealing. `CardinalityQP`: tabu search up to 256 variables,
     tabu search and annealing by turns beyond. `QUBO`: annealing, then tabu search from there (the
     first leads where coefficients span decades, the second elsewhere).
 
