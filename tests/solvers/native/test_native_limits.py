@@ -225,7 +225,7 @@ class TestAuto:
         ("kind", "n", "chosen"),
         [("qubo", 12, "exhaustive"), ("pruning", 12, "exhaustive"), ("n:m", 20, "exhaustive"),
          ("qubo", 100, "annealing and tabu"), ("cardinality", 100, "tabu"),
-         ("cardinality", 256, "tabu"), ("cardinality", 257, "annealing and tabu"), ("cardinality", 400, "annealing and tabu"),
+         ("cardinality", 256, "tabu"), ("cardinality", 257, "annealing and tabu"),
          ("cardinality", 21, "exact"), ("budget", 60, "annealing"),
          ("miqp", 40, "local-search"), ("miqp", 10, "exhaustive")],
     )  # fmt: skip
