@@ -133,11 +133,12 @@ def _times(figure: Figure, report: Report, budget: float, styles: Styles) -> Non
         points.sort(key=lambda r: r.n)
         # side by side, so that intervals do not cover one another
         x = np.array([r.n * 1.02 ** (at - (count - 1) / 2) for r in points])
+        # an end that is not met goes as far as the picture
         y, low, high = (
-            np.array([getattr(r.ttt, end) for r in points]) for end in ("value", "low", "high")
+            np.array([min(getattr(r.ttt, end), top) for r in points])
+            for end in ("value", "low", "high")
         )
-        met = np.isfinite(y)
-        high = np.where(np.isfinite(high), high, top)  # as far as the picture goes
+        met = np.array([math.isfinite(r.ttt.value) for r in points], dtype=bool)
         axes.errorbar(
             x,
             np.where(met, y, np.nan),
