@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numba import njit
@@ -59,7 +60,7 @@ def seconds(f: Callable[[], object], repeat: int = 5) -> float:
     return statistics.median(out)
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, nogil=True)
 def _add_rows(J, h, rows):  # type: ignore[no-untyped-def]
     for i in rows:
         row = J[i]
@@ -67,14 +68,20 @@ def _add_rows(J, h, rows):  # type: ignore[no-untyped-def]
             h[m] += row[m]
 
 
-def row_add(n: int) -> float:
-    """Seconds for adding one random row of a float32 matrix to a vector: the floor of a flip."""
+def row_adder(n: int) -> tuple[Callable[[], object], int]:
+    """Adds that many random rows of a float32 matrix to a vector: the floor of as many flips."""
     J = aligned(n, n, np.float32)
     J[:] = 1e-6
     h = np.zeros(n, np.float32)
-    rows = np.random.default_rng(SEED).integers(0, n, 20_000)
+    rows = np.random.default_rng(SEED).integers(0, n, 20_480_000 // n)
     _add_rows(J, h, rows[:10])
-    return seconds(lambda: _add_rows(J, h, rows)) / len(rows)
+    return (lambda: _add_rows(J, h, rows)), len(rows)
+
+
+def row_add(n: int) -> float:
+    """Seconds for one row."""
+    add, count = row_adder(n)
+    return seconds(add) / count
 
 
 def kernel_speed() -> None:
@@ -149,7 +156,7 @@ def throughput() -> None:
     rates = {}
     for name in ("greedy", "local-search", "tabu", "annealing", "auto"):
         solver = solvers.get(name)
-        solver.solve_many(problems[:20])
+        solver.solve_many(problems)
         for workers in (1, 2):
             t = time.perf_counter()
             answers[name, workers] = solver.solve_many(problems, seed=SEED, workers=workers)
@@ -168,15 +175,15 @@ def throughput() -> None:
 def accepted_only() -> None:
     """At a temperature that accepts everything: what a move costs beside the rows it adds."""
     print("\nAccepted moves alone, float32 [us], and the share of that which the rows take")
-    print(f"{'n':>6} {'row':>8} {'flip':>8} {'':>5} {'2 rows':>8} {'exchange':>9} {'':>5} "
+    print(f"{'n':>6} {'row':>8} {'flip':>7} {'':>5} {'2 rows':>8} {'exchange':>9} {'':>5} "
           f"{'heat bath':>10} {'':>5} {'flip tabu':>10}")  # fmt: skip
     for n in (256, 1024, 4096):
         p = gaussian(n, SEED)
         q = QUBO(p.Q, -0.5 * p.Q.sum(axis=1))
-        row, steps = row_add(n), 40_000 if n < 4096 else 10_000
-        line = f"{n:>6} {1e6 * row:8.3f}"
+        steps = 100_000 if n < 4096 else 20_000
+        line = f"{n:>6}"
         for problem, moves, rows, wide in (
-            (q, "metropolis", 1, 8), (p, "metropolis", 2, 9), (p, "heat-bath", 2, 10)
+            (q, "metropolis", 1, 7), (p, "metropolis", 2, 9), (p, "heat-bath", 2, 10)
         ):  # fmt: skip
             watch = Watch(limits(None))
             incumbent = Incumbent(problem, watch)
@@ -185,12 +192,18 @@ def accepted_only() -> None:
             assert search is not None
             search.state.floats[TEMPERATURE] = 1e30
             search._anneal(100, 1.0)
-            before = int(search.state.counters[ACCEPTED])
-            t = seconds(lambda s=search, m=steps: s._anneal(m, 1.0))
-            each = 5 * t / (int(search.state.counters[ACCEPTED]) - before)
-            if moves == "metropolis" and rows == 2:
-                line += f" {2e6 * row:8.3f}"
-            line += f" {1e6 * each:{wide}.3f} {100 * rows * row / each:4.0f}%"
+            add, count = row_adder(n)
+            each, shares, floor = [], [], []
+            for _ in range(9):  # in turns: what slows the machine down slows down both
+                floor.append(seconds(add, 1) / count)
+                before = int(search.state.counters[ACCEPTED])
+                t = seconds(lambda s=search, m=steps: s._anneal(m, 1.0), 1)
+                each.append(t / (int(search.state.counters[ACCEPTED]) - before))
+                shares.append(rows * floor[-1] / each[-1])
+            if moves != "heat-bath":
+                line += f" {1e6 * rows * statistics.median(floor):8.3f}"
+            line += f" {1e6 * statistics.median(each):{wide}.3f}"
+            line += f" {100 * statistics.median(shares):4.0f}%"
         watch = Watch(limits(None))
         incumbent = Incumbent(q, watch)
         start = prepare(q, None, watch, incumbent, "float32")
@@ -200,9 +213,22 @@ def accepted_only() -> None:
         print(line + f" {1e6 * t / steps:10.3f}")
 
 
+def two_threads(n: int) -> float:
+    """What a second thread is worth to adding rows, which shares nothing with the first."""
+    adders = [row_adder(n)[0] for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        rates = {}
+        for workers in (1, 2):
+            t = time.perf_counter()
+            list(pool.map(lambda add: [add() for _ in range(40)], adders[:workers]))
+            rates[workers] = workers / (time.perf_counter() - t)
+    return rates[2] / rates[1]
+
+
 def batches() -> None:
-    print("\nBatches of a trained layer's rows, solve_many by auto; gap to a long run")
-    for n, count in ((64, 400), (256, 60)):
+    print("\nBatches of a trained layer's rows, solve_many by auto; gap to a long run. Medians;")
+    print("'machine': what a second thread is worth there to additions of rows, measured in turns")
+    for n, count in ((64, 800), (256, 60)):
         for pure in (False, True):
             some = cut(n, pure, 20)
             problems = (some * (count // len(some) + 1))[:count]
@@ -210,25 +236,29 @@ def batches() -> None:
             solver = solvers.get("auto")
             solver.solve_many(problems[:4])
             rates: dict[int, list[float]] = {1: [], 2: []}
-            for _ in range(3):
+            machine, cpu = [], []
+            for _ in range(9):
+                machine.append(two_threads(n))
                 for workers in (1, 2):
-                    t = time.perf_counter()
+                    t, c = time.perf_counter(), time.process_time()
                     found = solver.solve_many(problems, seed=SEED, workers=workers)
                     rates[workers].append(len(problems) / (time.perf_counter() - t))
                     if workers == 1:
                         one = found
-            t = time.process_time()
-            solver.solve_many(problems, seed=SEED)
-            cpu = len(problems) / (time.process_time() - t)
+                        cpu.append(len(problems) / (time.process_time() - c))
             best = np.resize(np.minimum(long, [s.energy for s in one[: len(some)]]), count)
             gap = np.mean([(s.energy - b) / abs(b) for s, b in zip(one, best, strict=True)])
             same = all(
                 np.array_equal(a.x, b.x) and a.energy == b.energy
                 for a, b in zip(one, found, strict=True)
             )
-            print(f"n = {n}, {'pure' if pure else 'batch'}: {cpu:.0f}/CPU s; "
-                  f"{max(rates[1]):.0f}/s on 1 thread, {max(rates[2]):.0f}/s on 2; gap "
-                  f"{100 * gap:.3f} %; same answers: {same}", flush=True)  # fmt: skip
+            gain = statistics.median(b / a for a, b in zip(*rates.values(), strict=True))
+            print(
+                f"n = {n}, {'pure' if pure else 'batch'}: {statistics.median(cpu):.0f}/CPU s; "
+                f"gap {100 * gap:.3f} %; 2 threads {gain:.2f} times 1 "
+                f"(machine {statistics.median(machine):.2f}); same answers: {same}",
+                flush=True,
+            )
 
 
 def main() -> None:
