@@ -199,8 +199,10 @@ def _outcome(
     if status == "INFEASIBLE":
         return Outcome(None, Status.INFEASIBLE, stats)
     bound = None
-    # without an objective to speak of, or before the search began, it is -2**63 or so
-    if math.isfinite(answer["bound"]) and abs(answer["bound"]) <= 2.0**52:
+    # without an objective to speak of, or before the search began, it is -2**63 or so; before the
+    # model has been read it is 0, which bounds nothing
+    unread = answer["bound"] == 0.0 and status != "OPTIMAL"
+    if not unread and math.isfinite(answer["bound"]) and abs(answer["bound"]) <= 2.0**52:
         bound = scale * form.bound(answer["bound"]) + problem.offset
         bound -= 4e-16 * (abs(problem.offset) + abs(bound))
     if run.x is None:

@@ -49,6 +49,19 @@ def test_it_proves_the_optimum_and_ortools_stays_out_of_this_process() -> None:
 
 
 @here
+@pytest.mark.parametrize("limit", [0.005, 0.01, 0.02, 0.04, 0.08, 0.12])
+def test_a_run_that_ends_before_the_model_is_read_bounds_nothing(limit: float) -> None:
+    # an objective far below 0, of which CP-SAT's first bound of 0 is none
+    problem = layer_problem(64, 32, seed=0)
+    low = CardinalityQP(problem.Q - 10 * np.eye(64), problem.linear, problem.offset, k=32)
+    optimum = solvers.get("tabu").solve(low).energy
+    solver = solvers.get("cp-sat")
+    solver.solve(layer_problem(8, 4))  # starts the process
+    found = solver.solve(low, stop=TimeLimit(limit))
+    assert found.bound is None or found.bound <= optimum + 1e-6 * abs(optimum)
+
+
+@here
 def test_a_run_cut_short_has_an_honest_bound() -> None:
     solver = solvers.get("cp-sat")
     solver.solve(layer_problem(8, 4))  # starts the process
