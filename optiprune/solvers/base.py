@@ -40,7 +40,7 @@ _REMEDY = {
 }
 
 
-# problems solved in one call at most: some milliseconds of kernels between two looks at Ctrl-C
+# problems solved in one call at most, between two looks at Ctrl-C
 _PART = 16
 # by how much of 1 + |energy| an energy may pass a claim about it
 _ROUNDING = 1e-6
@@ -127,6 +127,7 @@ class Watch:
 
     def offer(self, energy: float) -> bool:
         """Record an incumbent if it is better than the last; whether it was."""
+        energy = float(energy)  # of NumPy's types, float32 is none that JSON can hold
         if not energy < self.best:
             return False
         self.best = energy
@@ -269,16 +270,18 @@ class BaseSolver(ABC):
                 found = self._run_alike(some, begin, [seeds[i] for i in at])
                 if found is not None:
                     return found
-            return [
-                self._run(problems[i], starts[i], seeds[i], Watch(limit, interrupt=interrupt))
-                for i in at
-            ]
+            one_by_one = []
+            for i in at:
+                watch = Watch(limit, interrupt=interrupt)
+                one_by_one.append(self._run(problems[i], starts[i], seeds[i], watch))
+                if one_by_one[-1].stats.stop_reason == "interrupted":
+                    interrupt.set()
+            return one_by_one
 
-        answers: list[Solution | None] = [None] * len(problems)
+        answers = dict[int, Solution]()
         for at, found in zip(parts, solve_each(solve, len(parts), workers, interrupt), strict=True):
-            for i, s in zip(at, found, strict=True):
-                answers[i] = s
-        return [s for s in answers if s is not None]
+            answers.update(zip(at, found, strict=True))
+        return [answers[i] for i in range(len(problems))]
 
     def _parts(self, problems: Sequence[Problem]) -> list[list[int]]:
         """Indices of problems that are solved in one call."""

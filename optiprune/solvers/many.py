@@ -22,7 +22,7 @@ def solve_each(
     """
     if workers == 1 or count < 2:
         return [_alone(solve, i, interrupt) for i in range(count)]
-    answers: list[list[Solution] | None] = [None] * count
+    answers: dict[int, list[Solution]] = {}
     todo = iter(range(count))
     lock = threading.Lock()
 
@@ -51,7 +51,7 @@ def solve_each(
             with lock:
                 deque(todo, maxlen=0)
             raise
-    return [s for s in answers if s is not None]
+    return [answers[i] for i in range(count)]
 
 
 def _alone(

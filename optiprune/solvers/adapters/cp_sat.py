@@ -18,7 +18,7 @@ from optiprune.solvers.errors import BackendMissingError, SolverOptionError
 from optiprune.solvers.options import check_whole
 from optiprune.solvers.result import Status
 
-from .cp_sat_process import CpSatProcess, borrowed
+from .cp_sat_process import CpSatProcess, TookTooLongError, borrowed
 from .integer_form import IntegerForm, integer_form
 from .interruptible import run_interruptible
 from .scaling import coefficient_scale, scaled, with_scaled_rows
@@ -92,19 +92,27 @@ class CpSat(BaseSolver):
         watch: Watch,
     ) -> Outcome:
         if problem.n == 0:
-            return Outcome(np.zeros(0, np.int8), Status.OPTIMAL, watch.stats("completed"))
-        with borrowed() as process:
-            if watch.time_left <= 0:
-                return Outcome(None, Status.NO_INCUMBENT, watch.stats("time"))
-            scale = coefficient_scale(problem)
-            model = linearise(with_scaled_rows(scaled(problem, scale)), method="fortet")
-            form = integer_form(model)
-            run = _Run(problem, process, watch)
-            task = self._task(form, model, problem, x0, seed, watch)
-            patience = watch.time_left + _PATIENCE if math.isfinite(watch.time_left) else None
-            answer, interrupted = run_interruptible(
-                lambda: process.solve(task, run.offer, patience), run.cancel, watch
-            )
+            stats = watch.stats("completed")
+            return Outcome(np.zeros(0, np.int8), Status.OPTIMAL, stats, problem.offset)
+        run: _Run | None = None
+        try:
+            with borrowed() as process:
+                if watch.time_left <= 0:
+                    return Outcome(None, Status.NO_INCUMBENT, watch.stats("time"))
+                scale = coefficient_scale(problem)
+                model = linearise(with_scaled_rows(scaled(problem, scale)), method="fortet")
+                form = integer_form(model)
+                run = _Run(problem, process, watch)
+                task = self._task(form, model, problem, x0, seed, watch)
+                patience = watch.time_left + _PATIENCE if math.isfinite(watch.time_left) else None
+                answer, interrupted = run_interruptible(
+                    lambda: process.solve(task, run.offer, patience), run.cancel, watch
+                )
+        except TookTooLongError as e:
+            if run is None:
+                raise  # it did not even start
+            status = Status.NO_INCUMBENT if run.x is None else Status.FEASIBLE
+            return Outcome(run.x, status, watch.stats("time", str(e)))
         if isinstance(answer, str):
             raise SolverOptionError(f"CP-SAT refuses the solve: {answer}")
         return _outcome(answer, run, form, scale, len(model.pairs), interrupted)

@@ -71,10 +71,10 @@ def _solve(cp_model: Any, send: Any, number: int, task: dict[str, Any], stops: _
     def listen() -> None:
         while not done.is_set():
             stops.event.wait()
+            stops.event.clear()  # before the look: one that comes meanwhile wakes it again
             while number in stops.asked and not done.is_set():
                 solver.stop_search()  # does nothing before the search has begun: ask again
                 done.wait(0.02)
-            stops.event.clear()
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()

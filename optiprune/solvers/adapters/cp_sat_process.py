@@ -20,16 +20,22 @@ from typing import Any
 
 from optiprune.solvers.errors import BackendMissingError, SolverError
 
-__all__ = ["CpSatProcess", "borrowed"]
+__all__ = ["CpSatProcess", "TookTooLongError", "borrowed"]
 
 _CHILD = Path(__file__).with_name("cp_sat_child.py")
 # run_path leaves the path of imports alone, which running the file would not: this folder's
 # modules are no top-level ones
 _RUN = "import runpy, sys; sys.path[:] = {path!r}; runpy.run_path({child!r}, run_name='__main__')"
 _START_S = 60.0
+# processes that wait for a next solve at most: each holds some 100 MB
+_IDLE = 2
 
 _idle: list[CpSatProcess] = []
 _lock = threading.Lock()
+
+
+class TookTooLongError(SolverError):
+    """The process was killed for its silence."""
 
 
 class CpSatProcess:
@@ -48,14 +54,18 @@ class CpSatProcess:
         self._numbers = count()
         self._number = -1
         self._writing = threading.Lock()
-        with self._killed_after(_START_S):
-            kind, *words = self._receive()
-        if kind != "ready":
+        self._late = False
+        try:
+            with self._killed_after(_START_S):
+                kind, *words = self._receive()
+            if kind != "ready":
+                raise BackendMissingError(
+                    f"solver 'cp-sat' needs ortools, which cannot be imported ({words[0]}); "
+                    "install it with: pip install ortools"
+                )
+        except BaseException:  # Ctrl-C too
             self.end()
-            raise BackendMissingError(
-                f"solver 'cp-sat' needs ortools, which cannot be imported ({words[0]}); "
-                "install it with: pip install ortools"
-            )
+            raise
 
     def solve(
         self, task: dict[str, Any], found: Callable[[Any], None], patience: float | None
@@ -63,7 +73,7 @@ class CpSatProcess:
         """The answer to a task; ``found`` is told each incumbent.
 
         A string holds why CP-SAT refused it. After ``patience`` seconds (None: never) the process
-        is ended. Raises `SolverError` if it ends before it has answered.
+        is ended: `TookTooLongError`. Raises `SolverError` if it ends before it has answered.
         """
         number = self._number = next(self._numbers)
         with self._killed_after(patience):
@@ -117,6 +127,8 @@ class CpSatProcess:
     def _death(self) -> SolverError:
         self._process.kill()
         code = self._process.wait()
+        if self._late:
+            return TookTooLongError("the process of CP-SAT was ended: it did not keep its limit")
         words = ""
         with contextlib.suppress(OSError, ValueError):
             self._errors.seek(0)
@@ -130,8 +142,13 @@ class CpSatProcess:
     @contextlib.contextmanager
     def _killed_after(self, seconds: float | None) -> Iterator[None]:
         timer = None
+
+        def kill() -> None:
+            self._late = True
+            self._process.kill()
+
         if seconds is not None:
-            timer = threading.Timer(seconds, self._process.kill)
+            timer = threading.Timer(seconds, kill)
             timer.daemon = True
             timer.start()
         try:
@@ -159,7 +176,11 @@ def borrowed() -> Iterator[CpSatProcess]:
         process.end()
         raise
     with _lock:
-        _idle.append(process)
+        keep = len(_idle) < _IDLE
+        if keep:
+            _idle.append(process)
+    if not keep:
+        process.end()
 
 
 def _end_all() -> None:

@@ -98,6 +98,9 @@ class BranchAndBound(BaseSolver):
         seed: np.random.SeedSequence,
         watch: Watch,
     ) -> Outcome:
+        if problem.n == 0:
+            stats = watch.stats("completed")
+            return Outcome(np.zeros(0, np.int8), Status.OPTIMAL, stats, problem.offset)
         incumbent = Incumbent(problem, watch)
         bound = _first_bound(problem) if math.isinf(watch.limits.time_s) else -math.inf
         proven = False
@@ -106,11 +109,13 @@ class BranchAndBound(BaseSolver):
         try:
             reason = self._first(problem, x0, seed, watch, incumbent)
             if reason is None and isinstance(problem, MIQP):
-                proven, reason, bound, extra = prove_subset(
+                proven, reason, reached, extra = prove_subset(
                     problem, watch, incumbent, gap=self.gap, memory_mb=self.memory_mb
                 )
+                bound = max(bound, reached)
             elif reason is None:
-                proven, reason, bound, extra = self._prove(problem, watch, incumbent)
+                proven, reason, reached, extra = self._prove(problem, watch, incumbent)
+                bound = max(bound, reached)
         except OutOfTime:
             reason = "time"
         except KeyboardInterrupt:
@@ -161,28 +166,31 @@ class BranchAndBound(BaseSolver):
         tree: _Tree | None = None
         nodes = 0  # of trees that were given up
         reason = incumbent.reason_to_stop()
-        for form in convex_forms(inst, np.asarray(problem.diagonal()), deadline=deadline):
-            reason = incumbent.reason_to_stop()
-            if reason is not None:
-                break
-            relaxed = tangent_bound(form, deadline=deadline)
-            if best is None or relaxed > bound:
-                best = form
-            bound = max(bound, relaxed)
-            if form.method in ("diagonal dominance", "uniform spectral shift"):
-                continue
-            nodes += 0 if tree is None else tree.nodes
-            tree = _Tree(best, inst, incumbent, tolerance, self.memory_mb)
-            last = form.method == "semidefinite programme"
-            reason = tree.search(watch, incumbent, math.inf if last else _CHEAP_PASSES)
-            bound = max(bound, tree.bound)
-            if tree.done or reason is not None:
-                break
-        else:
-            if best is not None and reason is None:
-                # no time or no use for a semidefinite programme: go on with what there is
-                tree = tree or _Tree(best, inst, incumbent, tolerance, self.memory_mb)
-                reason = tree.search(watch, incumbent, math.inf)
+        try:
+            for form in convex_forms(inst, np.asarray(problem.diagonal()), deadline=deadline):
+                reason = incumbent.reason_to_stop()
+                if reason is not None:
+                    break
+                relaxed = tangent_bound(form, deadline=deadline)
+                if best is None or relaxed > bound:
+                    best = form
+                bound = max(bound, relaxed)
+                if form.method in ("diagonal dominance", "uniform spectral shift"):
+                    continue
+                nodes += 0 if tree is None else tree.nodes
+                tree = _Tree(best, inst, incumbent, tolerance, self.memory_mb)
+                last = form.method == "semidefinite programme"
+                reason = tree.search(watch, incumbent, math.inf if last else _CHEAP_PASSES)
+                bound = max(bound, tree.bound)
+                if tree.done or reason is not None:
+                    break
+            else:
+                if best is not None and reason is None:
+                    # no time or no use for a semidefinite programme: go on with what there is
+                    tree = tree or _Tree(best, inst, incumbent, tolerance, self.memory_mb)
+                    reason = tree.search(watch, incumbent, math.inf)
+        except KeyboardInterrupt:
+            reason = "interrupted"  # with the bound reached so far
         extra: dict[str, Any] = {"nodes": nodes}
         finished, slack = False, tolerance
         if tree is not None:

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from optiprune.problems import CardinalityQP, FactoredMatrix, QuadraticProblem
+from optiprune.problems import CardinalityQP, FactoredMatrix, ProblemError, QuadraticProblem
 from optiprune.solvers.base import Watch
 from optiprune.solvers.errors import SolverOptionError
+
+from .vector import FAST, fmax
 
 __all__ = [
     "SMALL",
@@ -23,12 +25,15 @@ __all__ = [
     "check_precision",
     "energy_of",
     "fill",
+    "require_sums",
 ]
 
 Precision: TypeAlias = Literal["auto", "float32", "float64"]
 
 # integers up to 2**24 are exact in float32, and so are their sums below that
 _EXACT = float(1 << 24)
+# far enough below the largest numbers for the sums inside kernels
+_MOST32, _MOST64 = 1e37, 1e300
 # up to here float64 costs about the same, and optima that differ by 1e-7 are told apart
 SMALL = 128
 # rows converted between two looks at the clock
@@ -111,6 +116,8 @@ def build_instance(
     ------
     OutOfTime
         If the time limit of ``watch`` passes first (the conversion is O(n^2)).
+    SolverOptionError, ProblemError
+        If coefficients are so large that sums overflow, see `require_sums`.
     """
     n = problem.n
     a = np.array(problem.linear + problem.diagonal())
@@ -131,7 +138,39 @@ def build_instance(
         J = _couplings_from_factor(problem.Q, order, stride, precision, a, watch)
     else:
         J = _couplings_from_dense(problem.Q, order, stride, precision, a, watch)
+    require_sums(float(_largest(J)), a, J.dtype)
     return Instance(n, J, a, problem.offset, order, starts, k)
+
+
+def require_sums(coupling: float, a: npt.NDArray[np.float64], dtype: npt.DTypeLike) -> None:
+    """Raise unless fields and energies stay finite: kernels compare them and must not meet a NaN.
+
+    Parameters
+    ----------
+    coupling : the largest in magnitude; inf where it overflowed in ``dtype``
+    a : (..., n) linear terms
+    dtype : of the kernels' fields
+
+    Raises
+    ------
+    SolverOptionError
+        If fields overflow in float32.
+    ProblemError
+        If energies overflow in float64.
+    """
+    n = max(1, a.shape[-1])
+    field = n * coupling + float(np.abs(a).max(initial=0.0))
+    if np.dtype(dtype) == np.float32:
+        if not field < _MOST32:
+            raise SolverOptionError(
+                f"precision = 'float32' overflows: fields of up to {field:.3g} are possible; use "
+                "precision = 'float64' or 'auto'"
+            )
+    elif not n * field < _MOST64:
+        raise ProblemError(
+            f"energies overflow: the {n} fields may be as large as {field:.3g}; divide all "
+            "coefficients by a common factor"
+        )
 
 
 def _couplings_from_dense(
@@ -259,6 +298,17 @@ def _survey(Q, first, last, totals):  # type: ignore[no-untyped-def]
         totals[2] = max(totals[2], top)
         totals[3] += total
         totals[4] += squares
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _largest(J):  # type: ignore[no-untyped-def]
+    """The largest coupling in magnitude."""
+    top = J.dtype.type(0.0)
+    for i in range(J.shape[0]):
+        row = J[i]
+        for j in range(J.shape[1]):
+            top = fmax(top, abs(row[j]))
+    return top
 
 
 @njit(nogil=True, cache=True)

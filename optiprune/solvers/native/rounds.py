@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from optiprune.problems import QUBO, CardinalityQP
 from optiprune.solvers.base import BaseSolver, Capabilities, Outcome, Watch
+from optiprune.solvers.errors import SolverOptionError
 
 from .annealing import Annealing
 from .chunks import Incumbent
@@ -40,6 +41,10 @@ class Rounds(BaseSolver):
 
     name: ClassVar[str] = "annealing and tabu"
     capabilities: ClassVar[Capabilities] = Capabilities(frozenset({QUBO, CardinalityQP}))
+
+    def __post_init__(self) -> None:
+        if not 0 < self.effort < math.inf:
+            raise SolverOptionError(f"effort must be a positive number, got {self.effort}")
 
     def _solve(
         self,

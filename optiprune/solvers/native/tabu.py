@@ -25,6 +25,8 @@ from .tabu_block import block_key, solve_block
 __all__ = ["Tabu"]
 
 
+# steps of a search in a block at most: those of a block of 16 take half a second at worst
+_BLOCK_STEPS = 20_000
 # variables up to which exchange tabu gives a run up early (benchmarks.solver_portfolio)
 _SHORT_RUNS = 384
 
@@ -59,9 +61,10 @@ class Tabu(BaseSolver):
     ----------
     iterations : steps in all; 0 goes on until a stop criterion is met. None chooses by size for
         flips; for exchanges it leaves the end to ``settled``, and bounds them by size
-    settled : the search ends that many steps after four times those that the incumbent took, so
-        that easy problems are left early; None chooses by size, 0 is never
-    window : pruned variables looked at in a step; None: 8 and a quarter of them, 40
+    settled : of exchanges: the search ends that many steps after four times those that the
+        incumbent took, so that easy problems are left early; 0 is never, None is by size, or never
+        where ``iterations`` is given
+    window : of exchanges: pruned variables looked at in a step; None: 8 and a quarter of them, 40
         at most
     tenure : steps for which a moved variable stays put; None: 1 for exchanges (a window that
         moves does most of the work; 10 and more collapses), n / 100 for flips and at least
@@ -97,6 +100,9 @@ class Tabu(BaseSolver):
             raise SolverOptionError("iterations=0 runs until a stop criterion is met; give one")
         incumbent = Incumbent(problem, watch)
         reason: str | None = None
+        message = ""
+        if isinstance(problem, QUBO) and not (self.window is None and self.settled is None):
+            message = "window and settled are of exchanges: without constraints they do nothing"
         with incumbent.kept():
             start = prepare(problem, x0, watch, incumbent, self.precision)
             reason = incumbent.reason_to_stop()
@@ -113,11 +119,13 @@ class Tabu(BaseSolver):
                     rows=plan.rows,
                     settled=plan.settled,
                 )
-        return incumbent.outcome(reason)
+        return incumbent.outcome(reason, message)
 
     def _alike(self, problem: Problem) -> Hashable:
-        # without a limit on the steps only a criterion ends a search, and a block has none
-        if not isinstance(problem, CardinalityQP) or not self.iterations_for(problem):
+        # a block looks at no criterion, and at Ctrl-C when it is done: not for long searches
+        if not isinstance(problem, CardinalityQP):
+            return None
+        if not 0 < self.iterations_for(problem) <= _BLOCK_STEPS:
             return None
         return None if self.precision == "float32" else block_key(problem)
 
@@ -140,6 +148,7 @@ class Tabu(BaseSolver):
                 Status.FEASIBLE,
                 SolveStats(
                     solver=self.name,
+                    stop_reason="interrupted" if found.interrupted else "completed",
                     moves=int(found.moves[i]),
                     accepted=int(found.accepted[i]),
                     restarts=int(found.restarts[i]),

@@ -31,7 +31,7 @@ from .exchange import (
     refresh_interval,
 )
 from .exchange_tabu import exchange_tabu
-from .instance import SMALL, aligned, energy_of, fill
+from .instance import SMALL, aligned, energy_of, fill, require_sums
 from .rng import new_state
 from .vector import copy
 
@@ -42,12 +42,16 @@ _EPS = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockAnswer:
-    """Of m problems: x, shape (m, n) int8; moves, accepted moves and restarts, shape (m,) int64."""
+    """Of m problems: x, shape (m, n) int8; moves, accepted moves and restarts, shape (m,) int64.
+
+    ``interrupted``: Ctrl-C came meanwhile; the answers are complete.
+    """
 
     x: npt.NDArray[np.int8]
     moves: npt.NDArray[np.int64]
     accepted: npt.NDArray[np.int64]
     restarts: npt.NDArray[np.int64]
+    interrupted: bool
 
 
 def block_key(problem: CardinalityQP) -> tuple[int, bytes] | None:
@@ -80,8 +84,9 @@ def solve_block(
     """
     m, n = len(problems), problems[0].n
     Q = np.stack([np.asarray(p.Q, np.float64) for p in problems])
-    a = np.stack([p.linear for p in problems])
+    a = np.stack([np.asarray(p.linear, np.float64) for p in problems])
     a += Q[:, np.arange(n), np.arange(n)]
+    require_sums(2.0 * float(np.abs(Q).max()), a, Q.dtype)
     k = np.stack([p.k for p in problems]).astype(np.int64)
     starts = np.zeros(k.shape[1] + 1, np.int64)
     np.cumsum(np.bincount(problems[0].groups, minlength=k.shape[1]), out=starts[1:])
@@ -96,12 +101,20 @@ def solve_block(
     stride = max(32, -(-n // 32) * 32)
     work = aligned(n + 3, stride, np.float64)
     counters = np.zeros((m, 16), np.int64)
-    _search(
-        Q, a, offsets, starts, k, x, given, rng, parameters, work[:n], work[n:], np.empty((2, n)),
-        np.empty((3, n), np.int8), np.empty((3, n), np.int64), np.empty((3, len(starts)), np.int64),
-        np.empty((2, stride), np.int32), counters, np.zeros(8), refresh_interval(n),
-    )  # fmt: skip
-    return BlockAnswer(x, counters[:, STEP], counters[:, ACCEPTED], counters[:, RESTARTS])
+    interrupted = False
+    try:
+        _search(
+            Q, a, offsets, starts, k, x, given, rng, parameters, work[:n], work[n:],
+            np.empty((2, n)), np.empty((3, n), np.int8), np.empty((3, n), np.int64),
+            np.empty((3, len(starts)), np.int64), np.empty((2, stride), np.int32), counters,
+            np.zeros(8), refresh_interval(n),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        # signals are seen when the kernel is done: nothing of it is lost
+        interrupted = True
+    return BlockAnswer(
+        x, counters[:, STEP], counters[:, ACCEPTED], counters[:, RESTARTS], interrupted
+    )
 
 
 @njit(nogil=True, cache=True)

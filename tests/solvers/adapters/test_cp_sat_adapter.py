@@ -140,9 +140,27 @@ def test_a_process_that_dies_is_an_error_and_the_next_solve_has_another() -> Non
 def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cp_sat, "_PATIENCE", -0.8)  # before its own limit
     began = time.perf_counter()
-    with pytest.raises(SolverError, match="ended"):
-        solvers.get("cp-sat").solve(hard(), stop=TimeLimit(2.5))
+    found = solvers.get("cp-sat").solve(hard(), x0=np.arange(50) % 2, stop=TimeLimit(2.5))
     assert time.perf_counter() - began < 20
+    # an error would have cost the user what was there
+    assert found.x is not None
+    assert found.energy <= hard().energy(np.arange(50) % 2)
+    assert found.stats.stop_reason == "time"
+    assert "was ended" in found.stats.message
+
+
+@here
+def test_ctrl_c_while_it_starts_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def interrupted(self: cp_sat_process.CpSatProcess) -> None:
+        started.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cp_sat_process.CpSatProcess, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cp_sat_process.CpSatProcess()
+    assert not started[0].alive
 
 
 @here
@@ -150,4 +168,4 @@ def test_solves_at_the_same_time_have_a_process_each() -> None:
     problems = [layer_problem(12, 6, seed=i) for i in range(4)]
     found = solvers.get("cp-sat").solve_many(problems, workers=2)
     assert [s.status for s in found] == [Status.OPTIMAL] * 4
-    assert 1 <= len(cp_sat_process._idle) <= 3
+    assert 1 <= len(cp_sat_process._idle) <= cp_sat_process._IDLE

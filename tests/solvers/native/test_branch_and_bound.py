@@ -163,3 +163,25 @@ def test_what_it_does_not_take() -> None:
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(solvers.SolverOptionError, match=next(iter(options))):
         BranchAndBound(**options)
+
+
+def test_ctrl_c_keeps_the_bound_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = dense_pruning_problem(60, 0)
+    whole = solvers.get("exact").solve(problem, stop=IterationLimit(200))
+    original = _Tree.search
+
+    def interrupted(self: _Tree, watch: Watch, incumbent: Incumbent, passes: float) -> str | None:
+        original(self, watch, incumbent, 50)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Tree, "search", interrupted)
+    found = solvers.get("exact").solve(problem)
+    assert found.stats.stop_reason == "interrupted"
+    assert found.bound is not None
+    assert whole.bound is not None
+    assert 0.5 * whole.bound < found.bound <= found.energy
+
+
+def test_a_search_of_no_nodes_has_a_bound_all_the_same() -> None:
+    found = solvers.get("exact").solve(dense_pruning_problem(60, 0), stop=IterationLimit(0))
+    assert found.bound is not None

@@ -8,7 +8,14 @@ import time
 import numpy as np
 import pytest
 
-from optiprune.problems import MIQP, QUBO, BudgetQP, CardinalityQP, FactoredMatrix
+from optiprune.problems import (
+    MIQP,
+    QUBO,
+    BudgetQP,
+    CardinalityQP,
+    FactoredMatrix,
+    ProblemError,
+)
 from optiprune.problems.generators import layer_miqp, layer_problem
 from optiprune.solvers import (
     IterationLimit,
@@ -179,7 +186,7 @@ _ODD = {
     ("name", "label"),
     [
         (name, label)
-        for name in (*_KINDS, "exhaustive")
+        for name in (*_KINDS, "exhaustive", "exact")
         for label, p in _ODD.items()
         if type(p) in solver_class(name).capabilities.problems
     ],
@@ -191,6 +198,22 @@ def test_ordinary_corner_cases(name, label):
     assert best.status is Status.OPTIMAL
     assert sol.status.has_solution
     assert sol.energy == pytest.approx(best.energy)
+
+
+@pytest.mark.parametrize("name", ["annealing", "tabu", "local-search", "greedy", "auto"])
+@pytest.mark.parametrize("n", [40, 200])
+@pytest.mark.parametrize("make", [lambda q: CardinalityQP(q, k=20), QUBO])
+def test_coefficients_whose_sums_overflow_are_refused(name, n, make):
+    q = np.random.default_rng(0).standard_normal((n, n))
+    if name != "auto":
+        with pytest.raises(SolverOptionError, match="float32"):
+            get(name, precision="float32").solve(make(1e37 * q))
+    wide = get(name).solve(make(1e37 * q))
+    assert np.isfinite(wide.energy)
+    with pytest.raises(ProblemError, match="divide all"):
+        get(name).solve(make(1e300 * q))
+    with pytest.raises(ProblemError, match="divide all"):
+        get(name).solve_many([make(1e300 * q)] * 2)
 
 
 def test_budgets_that_cannot_be_met_give_no_incumbent_and_say_so():
@@ -215,6 +238,7 @@ def test_bad_options_are_refused_with_the_value():
         ("greedy", {"direction": "up"}, "'up'"),
         ("exhaustive", {"max_assignments": 0}, "got 0"),
         ("auto", {"effort": 0}, "got 0"),
+        ("auto", {"effort": float("nan")}, "got nan"),
     ]:
         with pytest.raises(SolverOptionError, match=said):
             get(name, **options)

@@ -1,11 +1,14 @@
 """Many small problems in one kernel call: the answers are those of single solves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from optiprune.problems import CardinalityQP
 from optiprune.problems.generators import layer_nm_problem, layer_problem
-from optiprune.solvers import IterationLimit, get
+from optiprune.solvers import IterationLimit, Status, get
+from optiprune.solvers.native import tabu_block
 from optiprune.solvers.native.tabu_block import block_key
 
 
@@ -117,3 +120,43 @@ def test_ctrl_c_between_blocks(monkeypatch):
     assert {s.stats.stop_reason for s in found[16:]} == {"interrupted"}
     for s, x0 in zip(found[16:], x0s[16:], strict=True):
         np.testing.assert_array_equal(s.x, x0)
+
+
+def test_ctrl_c_within_a_block_costs_none_of_its_answers(monkeypatch):
+    problems = [layer_problem(40, 20, seed=i) for i in range(40)]
+    whole = get("tabu").solve_many(problems, seed=4)
+    original = tabu_block._search
+
+    def interrupted(*args):
+        original(*args)
+        raise KeyboardInterrupt  # as the interpreter does with a signal once the kernel is done
+
+    monkeypatch.setattr(tabu_block, "_search", interrupted)
+    found = get("tabu").solve_many(problems, seed=4)
+    assert {s.stats.stop_reason for s in found} == {"interrupted"}
+    for s, w in zip(found[:16], whole[:16], strict=True):
+        np.testing.assert_array_equal(s.x, w.x)
+    assert all(s.x is None for s in found[16:])
+
+
+def test_long_searches_are_not_in_blocks():
+    problem = layer_problem(40, 20, seed=0)
+    assert get("tabu")._alike(problem) is not None
+    assert get("tabu", iterations=10**6)._alike(problem) is None
+    assert get("auto", effort=1000)._alike(problem) is None
+
+
+def test_after_ctrl_c_in_one_problem_of_a_part_the_others_do_not_begin(monkeypatch):
+    """Starts that are infeasible have to be repaired one by one, in a part all the same."""
+    problems = [layer_problem(40, 20, seed=i) for i in range(4)]
+    solver = get("tabu")
+    original = type(solver)._solve
+
+    def interrupted(self, problem, x0, seed, watch):
+        found = original(self, problem, x0, seed, watch)
+        return replace(found, stats=replace(found.stats, stop_reason="interrupted"))
+
+    monkeypatch.setattr(type(solver), "_solve", interrupted)
+    found = solver.solve_many(problems, x0s=[np.zeros(40, np.int8)] * 4)
+    assert found[0].x is not None
+    assert all(s.status is Status.NO_INCUMBENT for s in found[1:])
