@@ -23,7 +23,7 @@ from optiprune.problems import (
 )
 
 from .errors import UnsupportedProblemError
-from .many import solve_each
+from .many import in_parts, solve_each
 from .result import Solution, SolveStats, Status
 from .stop import Limits, Stop, limits
 
@@ -40,8 +40,6 @@ _REMEDY = {
 }
 
 
-# problems solved in one call at most, between two looks at Ctrl-C
-_PART = 16
 # by how much of 1 + |energy| an energy may pass a claim about it
 _ROUNDING = 1e-6
 
@@ -260,7 +258,10 @@ class BaseSolver(ABC):
         interrupt = threading.Event()
 
         limit = limits(stop)
-        parts = self._parts(problems) if limit.unlimited else [[i] for i in range(len(problems))]
+        for problem in problems:
+            self.require_support(problem)
+        keys = [self._alike(p) if limit.unlimited else None for p in problems]
+        parts = in_parts(keys)
 
         def solve(part: int) -> list[Solution]:
             at = parts[part]
@@ -282,22 +283,6 @@ class BaseSolver(ABC):
         for at, found in zip(parts, solve_each(solve, len(parts), workers, interrupt), strict=True):
             answers.update(zip(at, found, strict=True))
         return [answers[i] for i in range(len(problems))]
-
-    def _parts(self, problems: Sequence[Problem]) -> list[list[int]]:
-        """Indices of problems that are solved in one call."""
-        parts: list[list[int]] = []
-        open_parts: dict[Hashable, list[int]] = {}
-        for i, problem in enumerate(problems):
-            self.require_support(problem)
-            key = self._alike(problem)
-            part = None if key is None else open_parts.get(key)
-            if part is None or len(part) == _PART:
-                part = []
-                parts.append(part)
-                if key is not None:
-                    open_parts[key] = part
-            part.append(i)
-        return parts
 
     def _run_alike(
         self,

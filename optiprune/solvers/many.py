@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 from .result import Solution
 
-__all__ = ["solve_each"]
+__all__ = ["in_parts", "solve_each"]
+
+# problems solved in one call at most, between two looks at Ctrl-C
+_PART = 16
+
+
+def in_parts(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Indices of problems that are solved in one call: those of one key; None stays alone."""
+    parts: list[list[int]] = []
+    unfilled: dict[Hashable, list[int]] = {}
+    for i, key in enumerate(keys):
+        part = None if key is None else unfilled.get(key)
+        if part is None or len(part) == _PART:
+            part = []
+            parts.append(part)
+            if key is not None:
+                unfilled[key] = part
+        part.append(i)
+    return parts
 
 
 def solve_each(
