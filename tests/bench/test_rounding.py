@@ -28,10 +28,10 @@ def test_of_weights_those_that_each_would_take_alone() -> None:
     assert rounding(problem) == pytest.approx(1e-12 * (3.5 + 7 + 1))
 
 
-@pytest.mark.parametrize("M", [np.inf, 2.0])
-def test_a_weight_without_curvature_has_a_scale_too(M: float) -> None:
-    problem = MIQP(np.zeros((2, 2)), [0.0, 0.0 if M == np.inf else 5.0], k=1, M=M)
-    assert rounding(problem) == pytest.approx(0.0 if M == np.inf else 1e-11)
+@pytest.mark.parametrize(("b", "M", "terms"), [(0, np.inf, 0), (5, 2, 10), (5, np.inf, 0)])
+def test_a_weight_without_curvature_has_a_scale_too(b: float, M: float, terms: float) -> None:
+    problem = MIQP(np.zeros((2, 2)), [0.0, b], k=1, M=M)
+    assert rounding(problem) == pytest.approx(1e-12 * terms)
 
 
 def test_other_types_are_refused() -> None:

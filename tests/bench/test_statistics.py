@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from optiprune.bench.instances import BestKnown
+from optiprune.bench.report import make_report
 from optiprune.bench.statistics import (
     gap_curves,
     median_time_to_target,
@@ -28,10 +30,85 @@ def array(*values: float) -> np.ndarray:
 
 
 def test_a_gap_is_relative_to_the_best_and_never_negative() -> None:
-    assert relative_gap(-9.0, -10.0) == pytest.approx(0.1)
-    assert relative_gap(11.0, 10.0) == pytest.approx(0.1)
-    assert relative_gap(0.5, 0.0) == 0.5
-    assert relative_gap(-10.0 - 1e-12, -10.0) == 0.0
+    assert relative_gap(-9.0, -10.0, 1e-9) == pytest.approx(0.1)
+    assert relative_gap(11.0, 10.0, 1e-9) == pytest.approx(0.1)
+    assert relative_gap(0.5, 0.0, 1e-9) == 0.5
+    assert relative_gap(-10.0 - 1e-12, -10.0, 0.0) == 0.0
+
+
+def test_where_the_optimum_is_zero_but_for_rounding_gaps_and_hits_are_right() -> None:
+    # two optima of a max-cut that was shifted to 0, and an answer that is none
+    energies = (0.0, -1.4e-14, 0.0, 2.0)
+    records = [
+        record(seed=i, energy=e, trajectory=[[0.1, e]], rounding=1e-10)
+        for i, e in enumerate(energies)
+    ]
+    (row,) = make_report(records).rows
+    assert (row.hit_rate, row.mean_gap, row.worst_gap) == (0.75, 0.5, 2.0)
+    # at a target gap as well
+    (loose,) = make_report(records, target_gap=0.01).rows
+    assert loose.hit_rate == 0.75
+
+
+def test_without_the_rounding_a_share_of_the_energy_stands_for_it() -> None:
+    near = -10.0 + 5e-9
+    (run,) = runs_of([record(energy=near, trajectory=[[0.1, near]])], BEST)
+    assert (run.gap, run.hit_s) == (0.0, 0.1)
+    known = {"aa": BestKnown(-10.0, "s", rounding=1e-12)}
+    (run,) = runs_of([record(energy=near, trajectory=[[0.1, near]])], known)
+    assert run.gap == pytest.approx(5e-10)
+    assert not run.hit
+
+
+def test_what_came_after_the_budget_does_not_count() -> None:
+    late = record(cpu_s=39.0, trajectory=[[0.1, -5.0], [1.19, -6.0], [39.0, -10.0]])
+    only = record(seed=1, cpu_s=39.0, trajectory=[[39.0, -10.0]])
+    first, second = runs_of([late, only], BEST)
+    assert (first.gap, first.hit, len(first.curve)) == (0.4, False, 2)
+    assert (second.gap, second.hit, second.curve) == (math.inf, False, ())
+    (row,) = summarise([first, second], BEST)
+    assert (row.hit_rate, row.answered, row.overran) == (0.0, 0.5, 2)
+
+
+def test_a_run_that_crashes_is_not_the_faster_for_it() -> None:
+    hits = [record(seed=i) for i in range(5)]
+    misses = [record(seed=5 + i, energy=-5.0, trajectory=[[0.1, -5.0]]) for i in range(5)]
+    nothing: dict[str, Any] = {"status": "error", "energy": None, "trajectory": []}
+    raising = [record(seed=5 + i, cpu_s=0.02, **nothing) for i in range(5)]
+    lost = [{k: v for k, v in r.items() if k != "cpu_s"} for r in raising]
+    steady = median_time_to_target(runs_of([*hits, *misses], BEST))
+    for failed in (raising, lost):
+        runs = runs_of([*hits, *failed], BEST)
+        assert median_time_to_target(runs) == steady
+        assert {r.cpu_s for r in runs} == {1.0}
+    # one that was ended after ten budgets has used more than its own
+    (hung,) = runs_of([record(cpu_s=10.0, **nothing)], BEST)
+    assert hung.cpu_s == 10.0
+
+
+def test_measurements_by_other_rules_have_rows_of_their_own() -> None:
+    modes = ("fill", "once", "fill+target")
+    rows = make_report([record(mode=m) for m in modes]).rows
+    assert [(r.mode, r.runs) for r in rows] == [("fill", 1), ("fill+target", 1), ("once", 1)]
+
+
+def test_two_solvers_under_one_label_are_not_averaged() -> None:
+    first = record(solver="m", solver_key="annealing")
+    second = record(solver="m", solver_key="greedy", energy=-5.0, trajectory=[[0.1, -5.0]])
+    rows = make_report([first, second]).rows
+    assert {r.solver: r.hit_rate for r in rows} == {"m": 1.0, "m (2)": 0.0}
+
+
+def test_one_solver_under_two_labels_has_two_rows() -> None:
+    rows = make_report([record(solver=s, solver_key="greedy") for s in ("greedy", "x")]).rows
+    assert {r.solver for r in rows} == {"greedy", "x"}
+
+
+def test_a_row_tells_its_most_frequent_error_and_its_fewest_seeds() -> None:
+    nothing: dict[str, Any] = {"status": "error", "energy": None, "trajectory": []}
+    failed = [record(seed=i, message=m, **nothing) for i, m in enumerate(["one", "two", "two"])]
+    (row,) = make_report([*failed, record(seed=3, message="fine"), record(sha256="bb")]).rows
+    assert (row.message, row.errors, row.seeds) == ("two", 3, 1)
 
 
 def test_a_hit_is_the_first_incumbent_at_the_target() -> None:
@@ -137,8 +214,16 @@ def test_profile_shares_by_hand() -> None:
     assert y.tolist() == [0.0, 0.5, 1.0]
 
 
-def test_profiles_and_curves_compare_runs_of_one_budget() -> None:
-    runs = runs_of([record(), record(budget=2.0)], BEST)
+def test_a_profile_counts_the_instances_that_a_solver_was_run_on() -> None:
+    both = [record(solver="all"), record(solver="all", sha256="bb")]
+    profile = performance_profile(runs_of([*both, record(solver="small")], BEST))
+    assert profile["small"][1].tolist() == [0.0, 1.0]
+    assert profile["all"][1].tolist() == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("other", [{"budget": 2.0}, {"mode": "once"}])
+def test_profiles_and_curves_compare_runs_of_one_budget(other: dict[str, Any]) -> None:
+    runs = runs_of([record(), record(**other)], BEST)
     with pytest.raises(ValueError, match="one budget"):
         performance_profile(runs)
     with pytest.raises(ValueError, match="one budget"):

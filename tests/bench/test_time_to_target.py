@@ -21,11 +21,25 @@ INF = float("inf")
 def runs(times: dict[str, list[float]], budget: float = 1.0) -> list[Run]:
     return [
         Run(
-            name, name, "f", 8, "s", seed, budget, "feasible", 0.0, t, budget, ((t, 0.0),), False
+            instance=name,
+            sha256=name,
+            family="f",
+            n=8,
+            solver="s",
+            solver_key="s",
+            mode="fill",
+            seed=seed,
+            budget=budget,
+            status="feasible",
+            gap=0.0,
+            hit_s=t,
+            cpu_s=budget,
+            curve=((t, 0.0),),
+            proven=False,
         )
         for name, row in times.items()
         for seed, t in enumerate(row)
-    ]  # fmt: skip
+    ]
 
 
 def test_where_all_hit_it_is_the_ratio_of_times() -> None:

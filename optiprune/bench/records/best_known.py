@@ -12,7 +12,15 @@ from optiprune.bench.errors import BenchError
 from optiprune.bench.instances.instance import BestKnown, Instance, verify
 from optiprune.problems.files.atomic import replacing
 
-__all__ = ["FILE", "read_best_known", "update_best", "with_best_known", "write_best_known"]
+__all__ = [
+    "FILE",
+    "merged",
+    "read_best_known",
+    "refuted",
+    "update_best",
+    "with_best_known",
+    "write_best_known",
+]
 
 FILE = "best-known.json"
 
@@ -22,38 +30,102 @@ def update_best(
 ) -> tuple[dict[str, BestKnown], list[str]]:
     """``(best known by content hash, faults)`` after more solves.
 
-    A bound counts only if no answer lies below it; each one that does not is a fault, told in
-    words with the solver's name.
+    A bound counts only if no answer lies below it, whether it came with these solves or before
+    them; each claim that does not hold is a fault, told in words with the solver's name.
     """
-    out = dict(best)
     solves = [r for r in records if r["type"] == "solve"]
+    names = {r["sha256"]: str(r["instance"]) for r in solves}
+    out = dict(best)
     for r in solves:
-        energy, old = r.get("energy"), out.get(r["sha256"])
-        if energy is None:
-            continue
-        if old is None or energy < old.energy - 1e-9 * abs(old.energy):
-            before = (None, None) if old is None else (old.bound, old.proven_by)
-            out[r["sha256"]] = BestKnown(energy, r["solver"], r["x"], *before)
-        elif old.x is None and energy <= old.energy + 1e-9 * abs(old.energy):
-            # a published value of which there is an assignment now
-            out[r["sha256"]] = replace(old, x=r["x"])
+        _update_energy(out, r)
     faults = []
-    for r in solves:
-        bound, known = r.get("bound"), out.get(r["sha256"])
-        if bound is None or known is None:
-            continue
-        if bound > known.energy + 1e-6 * (1 + abs(known.energy)):
-            faults.append(
-                f"{r['solver']} claims a bound of {bound!r} for {r['instance']}, above the energy "
-                f"{known.energy!r} found by {known.found_by}"
-            )
-        elif known.bound is None or bound > known.bound + 1e-9 * abs(known.bound):
-            bound = min(bound, known.energy)
-            out[r["sha256"]] = replace(known, bound=bound, proven_by=r["solver"])
     for sha, known in out.items():
-        if known.bound is not None and known.bound > known.energy:
-            out[sha] = replace(known, bound=known.energy)
+        held = _without_refuted(known)
+        if held is not known:
+            assert known.bound is not None
+            faults.append(_above(str(known.proven_by), known.bound, names.get(sha, sha), known))
+            out[sha] = held
+    for r in solves:
+        if r["sha256"] not in out:
+            continue
+        known = out[r["sha256"]]
+        fault = refuted(r, known)
+        if fault is not None:
+            faults.append(fault)
+            continue
+        bound = _bound(r)
+        if bound is not None and (known.bound is None or bound > known.bound + known.tolerance):
+            bound = min(bound, known.energy)  # no further above than `refuted` allows
+            out[r["sha256"]] = replace(known, bound=bound, proven_by=r["solver"])
     return out, sorted(set(faults))
+
+
+def _update_energy(out: dict[str, BestKnown], r: Mapping[str, Any]) -> None:
+    energy, sha = r.get("energy"), r["sha256"]
+    if energy is None:
+        return
+    old = out.get(sha)
+    if old is None:
+        out[sha] = BestKnown(energy, r["solver"], r["x"], rounding=r.get("rounding"))
+        return
+    if old.rounding is None:
+        old = out[sha] = replace(old, rounding=r.get("rounding"))
+    if energy < old.energy - old.tolerance:
+        out[sha] = replace(old, energy=energy, found_by=r["solver"], x=r["x"])
+    elif old.x is None and energy <= old.energy + old.tolerance:
+        # a published value of which there is an assignment now
+        out[sha] = replace(old, x=r["x"])
+
+
+def refuted(record: Mapping[str, Any], known: BestKnown) -> str | None:
+    """Which claim of a solve the best known answer refutes, in words; None if it is none."""
+    name, solver, status = str(record["instance"]), str(record["solver"]), record["status"]
+    answer = f"the energy {known.energy!r} found by {known.found_by}"
+    if status == "infeasible":
+        return f"{solver} claims that {name} has no feasible answer, against {answer}"
+    bound, energy = record.get("bound"), record.get("energy")
+    if bound is not None and known.refutes(bound):
+        return _above(solver, bound, name, known)
+    if status == "optimal" and energy is not None and known.refutes(energy):
+        return f"{solver} claims {energy!r} as the optimum of {name}, above {answer}"
+    return None
+
+
+def _above(solver: str, bound: float, name: str, known: BestKnown) -> str:
+    return (
+        f"{solver} claims a bound of {bound!r} for {name}, above the energy "
+        f"{known.energy!r} found by {known.found_by}"
+    )
+
+
+def _bound(record: Mapping[str, Any]) -> float | None:
+    """Whoever claims an optimum without a bound claims its energy as one."""
+    bound = record.get("bound")
+    optimal = bound is None and record["status"] == "optimal"
+    return record.get("energy") if optimal else bound
+
+
+def _without_refuted(known: BestKnown) -> BestKnown:
+    if known.bound is not None and known.refutes(known.bound):
+        return replace(known, bound=None, proven_by=None)
+    return known
+
+
+def merged(a: BestKnown, b: BestKnown) -> BestKnown:
+    """The lower energy of two, and the higher of their bounds that hold.
+
+    If none holds against that energy it is kept, for `update_best` to tell.
+    """
+    low, other = (a, b) if a.energy <= b.energy else (b, a)
+    if low.rounding is None:
+        low = replace(low, rounding=other.rounding)
+    if low.x is None and other.energy <= low.energy + low.tolerance:
+        low = replace(low, x=other.x)
+    proofs = [(not low.refutes(k.bound), k.bound, k) for k in (low, other) if k.bound is not None]
+    if not proofs:
+        return low
+    _, bound, proof = max(proofs, key=lambda p: p[:2])
+    return replace(low, bound=bound, proven_by=proof.proven_by)
 
 
 def with_best_known(instances: Iterable[Instance], best: Mapping[str, BestKnown]) -> list[Instance]:
@@ -64,17 +136,12 @@ def with_best_known(instances: Iterable[Instance], best: Mapping[str, BestKnown]
     out = []
     for i in instances:
         given = best.get(i.sha256)
-        if given is not None and (i.best is None or _better(given, i.best)):
-            verify(i.name, i.load(), given)
-            i = i.with_best(given)
+        if given is not None:
+            given = verify(i.name, i.load(), given)
+            both = given if i.best is None else merged(i.best, given)
+            i = i.with_best(_without_refuted(both))
         out.append(i)
     return out
-
-
-def _better(a: BestKnown, b: BestKnown) -> bool:
-    if a.energy != b.energy:
-        return a.energy < b.energy
-    return b.bound is None or (a.bound is not None and a.bound > b.bound)
 
 
 def write_best_known(path: Path, best: Mapping[str, BestKnown], names: Mapping[str, str]) -> None:

@@ -25,12 +25,12 @@ class GapCurve:
 
 
 def gap_curves(runs: Sequence[Run], points: int = 80) -> dict[str, GapCurve]:
-    """``solver -> curve`` over the runs of one budget, at times that rise geometrically.
+    """``solver -> curve`` over runs of one budget and mode, at times that rise geometrically.
 
-    Raises ValueError without runs, or for several budgets.
+    Raises ValueError without runs, or for several budgets or modes.
     """
-    if len({r.budget for r in runs}) != 1:
-        raise ValueError("curves need runs, all of one budget")
+    if len({(r.budget, r.mode) for r in runs}) != 1:
+        raise ValueError("curves need runs, all of one budget and mode")
     first = [t for r in runs for t, _ in r.curve[:1] if t > 0]
     budget = runs[0].budget
     start = min([budget / 2, *first]) if first else budget / 1000

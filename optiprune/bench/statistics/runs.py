@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from optiprune.bench.instances import BestKnown
+from optiprune.bench.records.best_known import refuted
 
 __all__ = ["Run", "relative_gap", "runs_of"]
 
-ROUNDING = 1e-9
-"""Relative difference of energies that counts as none."""
+LATE = 1.2
+"""Budgets of CPU time after which an incumbent came too late to count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,14 @@ class Run:
 
     Attributes
     ----------
-    gap : ``(energy - best) / |best|`` (without the division where best is 0); inf without an answer
-    hit_s : CPU seconds until the target was reached, inf if it was not
-    curve : ((CPU seconds, gap), ...) of the incumbents
-    proven : whether the solver claims the optimum
+    solver : its label; a second solver under the same label has a number behind it
+    solver_key, mode : which solver with which options, and by which rules (`Protocol.mode`)
+    gap : `relative_gap` of the last incumbent that came in time; inf without one
+    hit_s : CPU seconds until the target was reached, inf if it was not, or too late
+    cpu_s : CPU seconds; a run that failed counts with its whole budget at least
+    curve : ((CPU seconds, gap), ...) of the incumbents that came in time
+    proven : whether the solver claims the optimum, and nobody has refuted it
+    message : what went wrong, or whatever the solver had to say
     """
 
     instance: str
@@ -32,6 +37,8 @@ class Run:
     family: str
     n: int
     solver: str
+    solver_key: str
+    mode: str
     seed: int
     budget: float
     status: str
@@ -40,14 +47,18 @@ class Run:
     cpu_s: float
     curve: tuple[tuple[float, float], ...]
     proven: bool
+    message: str = ""
 
     @property
     def failed(self) -> bool:
-        return self.status in ("error", "failed")
+        return self.status in _FAILED
 
     @property
     def hit(self) -> bool:
         return math.isfinite(self.hit_s)
+
+
+_FAILED = ("error", "failed")
 
 
 def runs_of(
@@ -62,36 +73,76 @@ def runs_of(
     """
     if not target_gap >= 0:
         raise ValueError(f"the target gap must be >= 0, got {target_gap!r}")
+    solves = [r for r in records if r["type"] == "solve" and r["status"] != "skipped"]
+    names = _names(solves)
     out: dict[tuple[Any, ...], Run] = {}
-    for r in records:
-        if r["type"] != "solve" or r["status"] == "skipped":
-            continue
+    for r in solves:
         known = best.get(r["sha256"])
-        reference = math.inf if known is None else known.energy
-        curve = tuple((t, relative_gap(e, reference)) for t, e in r.get("trajectory") or ())
-        hit = next((t for t, g in curve if g <= target_gap + ROUNDING), math.inf)
-        energy = r.get("energy")
-        gap = math.inf if energy is None else relative_gap(energy, reference)
-        key = (r["sha256"], r["solver_key"], r["seed"], r["budget"], r["mode"])
+        curve: tuple[tuple[float, float], ...] = ()
+        hit = math.inf
+        if known is not None:
+            points = [p for p in r.get("trajectory") or () if p[0] <= LATE * r["budget"]]
+            curve = tuple((t, relative_gap(e, known.energy, known.tolerance)) for t, e in points)
+            goal = (
+                known.energy + known.tolerance + target_gap * _unit(known.energy, known.tolerance)
+            )
+            hit = next((t for t, e in points if e <= goal), math.inf)
+        name = names[r["solver"], r["solver_key"]]
+        # the same solver under two labels is two entries of the comparison
+        key = (r["sha256"], name, r["seed"], r["budget"], r["mode"])
         out[key] = Run(
             instance=r["instance"],
             sha256=r["sha256"],
             family=r["family"],
             n=r["n"],
-            solver=r["solver"],
+            solver=name,
+            solver_key=r["solver_key"],
+            mode=r["mode"],
             seed=r["seed"],
             budget=r["budget"],
             status=r["status"],
-            gap=gap,
+            gap=curve[-1][1] if curve else math.inf,
             hit_s=hit,
-            cpu_s=r.get("cpu_s") or 0.0,
+            cpu_s=_cost(r),
             curve=curve,
-            proven=r["status"] == "optimal",
+            proven=r["status"] == "optimal" and (known is None or refuted(r, known) is None),
+            message=r.get("message") or "",
         )
     return list(out.values())
 
 
-def relative_gap(energy: float, best: float) -> float:
-    """``(energy - best) / |best|``, never below 0; the plain difference where best is 0."""
-    gap = (energy - best) / (abs(best) or 1.0)
-    return max(0.0, gap)
+def _names(solves: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """``(label, key) -> name``: solvers that went by one label in turn are not averaged."""
+    keys: dict[str, list[str]] = {}
+    for r in solves:
+        seen = keys.setdefault(r["solver"], [])
+        if r["solver_key"] not in seen:
+            seen.append(r["solver_key"])
+    return {
+        (label, key): label if at == 1 else f"{label} ({at})"
+        for label, seen in keys.items()
+        for at, key in enumerate(seen, 1)
+    }
+
+
+def _cost(r: Mapping[str, Any]) -> float:
+    """CPU seconds. Whoever fails has used up its budget: one that crashes at once would otherwise
+    be started again for nothing, and be the faster for it."""
+    cpu = r.get("cpu_s")
+    if cpu is None:
+        return float(r["budget"])
+    return float(max(cpu, r["budget"]) if r["status"] in _FAILED else cpu)
+
+
+def relative_gap(energy: float, best: float, tolerance: float) -> float:
+    """``(energy - best) / |best|``, the plain difference where best is 0; 0 up to ``tolerance``.
+
+    The tolerance is that of the energies, see `BestKnown.tolerance`.
+    """
+    above = energy - best
+    return above / _unit(best, tolerance) if above > tolerance else 0.0
+
+
+def _unit(best: float, tolerance: float) -> float:
+    """What gaps are relative to; a best of nothing but rounding is 0."""
+    return abs(best) if abs(best) > tolerance else 1.0
