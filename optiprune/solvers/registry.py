@@ -5,6 +5,8 @@ solver with ::
 
     [project.entry-points."optiprune.solvers"]
     my-solver = "my_package.module:MySolver"
+
+Without one, ``"module:Class"`` itself can be given wherever a solver is named.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ __all__ = [
     "GROUP",
     "from_table",
     "get",
+    "is_path",
     "names",
     "options_of",
     "register",
@@ -49,6 +52,9 @@ _BUILT_IN = {
     "torch": "optiprune.solvers.device.solver:TorchAnnealing",
 }
 _registered: dict[str, str | type] = {}
+_PATH = re.compile(r"[\w.]+:\w+")
+# of the protocol, to name what a class lacks
+_MEMBERS = ("name", "capabilities", "solve", "solve_many")
 
 
 @cache
@@ -73,12 +79,16 @@ def register(name: str, target: str | type) -> None:
     """
     if not isinstance(name, str) or not name:
         raise SolverError(f"a solver's name is a string, got {name!r}")
-    path = isinstance(target, str) and re.fullmatch(r"[\w.]+:\w+", target)
-    if not isinstance(target, type) and not path:
+    if not isinstance(target, type) and not is_path(target):
         raise SolverError(f"a solver is a class or a string 'module:Class', got {target!r}")
     if name in _targets():
         raise SolverError(f"a solver named {name!r} exists already; choose another name")
     _registered[name] = target
+
+
+def is_path(name: object) -> bool:
+    """Whether this is an import path ``"module:Class"``, and no name."""
+    return isinstance(name, str) and _PATH.fullmatch(name) is not None
 
 
 def unregister(name: str) -> None:
@@ -89,23 +99,30 @@ def unregister(name: str) -> None:
 
 
 def solver_class(name: str) -> type:
-    """The class behind a name, imported now. Raises `UnknownSolverError`, `SolverError`."""
+    """The class behind a name or an import path, imported now.
+
+    Raises `UnknownSolverError`, `SolverError`.
+    """
     targets = _targets()
-    if name not in targets:
+    if name not in targets and not is_path(name):
         close = difflib.get_close_matches(str(name), targets, 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UnknownSolverError(f"no solver {name!r}{hint}; known: {', '.join(names())}")
-    target = targets[name]
+        raise UnknownSolverError(
+            f"no solver {name!r}{hint}; known: {', '.join(names())}; one of your own is named "
+            f"'module:Class', or by an entry point of the group '{GROUP}'"
+        )
+    target = targets.get(name, name)
     if isinstance(target, type):
         return target
+    shown = f"{name!r}" if target == name else f"{name!r} ({target})"
     module, _, attribute = target.partition(":")
     try:
         cls = getattr(import_module(module), attribute)
     except Exception as e:  # whatever a module of someone else's does on import
         words = f"{type(e).__name__}: {e}"
-        raise SolverError(f"solver {name!r} ({target}) cannot be loaded: {words}") from e
+        raise SolverError(f"solver {shown} cannot be loaded: {words}") from e
     if not isinstance(cls, type):
-        raise SolverError(f"solver {name!r} ({target}) is not a class")
+        raise SolverError(f"solver {shown} is not a class")
     return cls
 
 
@@ -125,9 +142,10 @@ def options_of(cls: type) -> dict[str, Any]:
 
 
 def get(name: str, /, **options: Any) -> Solver:
-    """Make the solver of that name with the given hyperparameters.
+    """Make the solver of that name, or import path, with the given hyperparameters.
 
     >>> get("annealing", sweeps=200)  # doctest: +SKIP
+    >>> get("my_package.module:MySolver")  # doctest: +SKIP
 
     Raises
     ------
@@ -154,7 +172,11 @@ def get(name: str, /, **options: Any) -> Solver:
     except (TypeError, ValueError) as e:
         raise SolverOptionError(f"solver {name!r}: {e}") from e
     if not isinstance(solver, Solver):
-        raise SolverError(f"solver {name!r} does not follow the Solver protocol")
+        lacks = ", ".join(repr(m) for m in _MEMBERS if not hasattr(solver, m))
+        raise SolverError(
+            f"solver {name!r} does not follow the Solver protocol: it lacks {lacks}; a class "
+            "derived from BaseSolver needs 'name', 'capabilities' and '_solve' alone"
+        )
     return solver
 
 

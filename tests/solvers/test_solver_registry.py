@@ -182,6 +182,43 @@ def test_what_is_not_a_solver_is_refused() -> None:
             solvers.unregister("odd")
 
 
+def test_a_class_that_is_not_registered_is_named_by_its_import_path() -> None:
+    path = f"{__name__}:Ones"
+    assert solvers.get(path, level=4) == Ones(level=4)
+    assert solvers.from_table({"name": path}) == Ones()
+    assert path not in solvers.names()
+    with pytest.raises(SolverOptionError, match="no option 'levle'"):
+        solvers.get(path, levle=4)
+    for name, words in (
+        ("no_such_module:Ones", "solver 'no_such_module:Ones' cannot be loaded: ModuleNotFound"),
+        (f"{__name__}:Twos", "has no attribute 'Twos'"),
+        ("math:pi", "solver 'math:pi' is not a class"),
+    ):
+        with pytest.raises(SolverError, match=words):
+            solvers.get(name)
+
+
+@pytest.mark.parametrize("name", ["onse", "my/solver.py:Ones", "a:b:c"])
+def test_who_names_none_is_told_how_to_name_ones_own(name: str) -> None:
+    with pytest.raises(UnknownSolverError, match=r"'module:Class'.*group 'optiprune\.solvers'"):
+        solvers.get(name)
+
+
+def test_what_a_class_lacks_is_said() -> None:
+    class Lonely:
+        name = "lonely"
+        capabilities = Ones.capabilities
+
+        def solve(self, problem: Any, **how: Any) -> None: ...
+
+    solvers.register("lonely", Lonely)
+    try:
+        with pytest.raises(SolverError, match=r"it lacks 'solve_many'; .*BaseSolver"):
+            solvers.get("lonely")
+    finally:
+        solvers.unregister("lonely")
+
+
 def test_unregister_knows_only_what_was_registered() -> None:
     with pytest.raises(UnknownSolverError, match="not registered"):
         solvers.unregister("annealing")

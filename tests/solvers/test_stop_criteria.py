@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from optiprune.solvers import AnyOf, IterationLimit, NoImprovement, Target, TimeLimit, Watch
@@ -74,6 +75,13 @@ def test_a_watch_keeps_the_incumbents_in_order() -> None:
     assert [e for _, e in watch.trajectory] == [5.0, 4.0]
     times = [t for t, _ in watch.trajectory]
     assert times == sorted(times)
+
+
+def test_a_watch_keeps_plain_numbers_whatever_numpy_computed() -> None:
+    watch = Watch(limits(None))
+    assert watch.offer(np.float32(0.5))
+    assert [type(e) for _, e in watch.trajectory] == [float]
+    assert type(watch.best) is float
 
 
 def test_a_watch_names_the_criterion_that_is_met() -> None:
