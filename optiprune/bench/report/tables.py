@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator
 
 from rich.markup import escape
@@ -15,19 +16,26 @@ from .contents import Report
 __all__ = ["seconds", "summary_tables"]
 
 
+_COLUMNS = (
+    "runs", "mean\ngap", "worst\ngap", "runs\nhit", "instances\nhit", "TTT99 [95 %]", "CPU\na run",
+    "notes",
+)  # fmt: skip
+_LONGEST_MESSAGE = 60
+
+
 def summary_tables(report: Report) -> Iterator[Table]:
-    """One table for each budget and size, the best solver first."""
-    groups: dict[tuple[float, int], list[SummaryRow]] = {}
+    """One table for each budget, size and mode, the best solver first."""
+    groups: dict[tuple[float, int, str], list[SummaryRow]] = {}
     for row in report.rows:
-        groups.setdefault((row.budget, row.n), []).append(row)
-    for (budget, n), rows in groups.items():
+        groups.setdefault((row.budget, row.n, row.mode), []).append(row)
+    for (budget, n, mode), rows in groups.items():
         count = max(r.instances for r in rows)
         closed = max(r.closed for r in rows)
-        title = f"n = {n}, {budget:g} s: {count} instances"
+        title = f"n = {n}, {budget:g} s{_rules(mode)}: {count} instances"
         title += f", {closed} of them with a proven optimum" if closed else ""
         table = Table(title=title, title_justify="left")
         table.add_column("solver", overflow="fold")
-        for name in ("runs", "mean gap", "worst", "hits", "solved", "TTT99 [95 %]", "CPU", "notes"):
+        for name in _COLUMNS:
             if name == "notes":
                 table.add_column(name, overflow="fold")
             else:
@@ -40,12 +48,19 @@ def summary_tables(report: Report) -> Iterator[Table]:
                 percent(r.worst_gap),
                 f"{100 * r.hit_rate:.0f} %",
                 f"{r.solved}/{r.instances}",
-                # of two runs nobody knows how they vary
-                interval(r.ttt) if r.runs > 2 else seconds(r.ttt.value),
+                # of two runs of an instance nobody knows how they vary
+                interval(r.ttt) if r.seeds > 2 else seconds(r.ttt.value),
                 seconds(r.cpu_s),
-                _notes(r),
+                escape(_notes(r)),
             )
         yield table
+
+
+def _rules(mode: str) -> str:
+    """What is not as by default, in words."""
+    start, _, target = mode.partition("+")
+    words = [", one start"] if start == "once" else []
+    return "".join([*words, ", to the best known"] if target else words)
 
 
 def _notes(r: SummaryRow) -> str:
@@ -53,7 +68,8 @@ def _notes(r: SummaryRow) -> str:
     if r.proven:
         notes.append(f"{r.proven} proven")
     if r.errors:
-        notes.append(f"{r.errors} errors")
+        why = textwrap.shorten(r.message, _LONGEST_MESSAGE, placeholder=" ...")
+        notes.append(f"{r.errors} errors" + (f" ({why})" if why else ""))
     if r.answered < 1 and r.errors < r.runs:
         notes.append(f"{100 * r.answered:.0f} % answered")
     if r.overran:
