@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from optiprune.bench.errors import BenchError
 from optiprune.bench.records import JOURNAL, Journal, read_journal
+
+from .conftest import record
 
 
 def test_records_come_back(tmp_path: Path) -> None:
@@ -45,6 +48,40 @@ def test_other_text_is_refused_with_its_line(tmp_path: Path) -> None:
     assert (tmp_path / JOURNAL).read_text() == '{"type":"a"}\nhello\n'
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sha256": None}, "'sha256' is None"),
+        ({"budget": "1"}, "'budget' is '1'"),
+        ({"energy": "low"}, "'energy' is 'low'"),
+        ({"trajectory": [[0.1]]}, "'trajectory'"),
+        ({"trajectory": [[0.1, "low"]]}, "'trajectory'"),
+    ],
+)
+def test_a_solve_without_its_fields_is_refused_with_its_line(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    (tmp_path / JOURNAL).write_text(
+        json.dumps(record()) + "\n" + json.dumps(record(**fields)) + "\n"
+    )
+    with pytest.raises(BenchError, match=rf"journal\.jsonl:2: .*{message}"):
+        read_journal(tmp_path)
+    (tmp_path / JOURNAL).write_text('{"type":"solve"}\n')
+    with pytest.raises(BenchError, match="it lacks 'instance'"):
+        Journal(tmp_path)
+    without = {k: v for k, v in record().items() if k != "x"}
+    (tmp_path / JOURNAL).write_text(json.dumps(without) + "\n")
+    with pytest.raises(BenchError, match="an energy without 'x'"):
+        read_journal(tmp_path)
+
+
+def test_a_solve_that_was_lost_needs_no_answer(tmp_path: Path) -> None:
+    short = {k: v for k, v in record(status="error").items() if k not in ("energy", "bound", "x")}
+    with Journal(tmp_path) as journal:
+        journal.append(short)
+    assert read_journal(tmp_path) == [short]
+
+
 def test_what_json_has_no_word_for_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         with pytest.raises(ValueError, match="JSON"):
@@ -61,8 +98,10 @@ def test_two_runs_do_not_share_a_journal(tmp_path: Path) -> None:
 
 
 def test_no_results_at_all(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="holds no results"):
-        read_journal(tmp_path)
+    for folder in (tmp_path, tmp_path / "nosuch"):
+        with pytest.raises(BenchError, match=r"holds no results.*bench solvers --out") as e:
+            read_journal(folder)
+        assert "Errno" not in str(e.value)
 
 
 WRITE = """

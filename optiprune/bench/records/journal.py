@@ -19,6 +19,31 @@ __all__ = ["JOURNAL", "Journal", "read_journal"]
 
 JOURNAL = "journal.jsonl"
 
+_NUMBER = (int, float)
+_NONE = type(None)
+# what every reader takes for granted of a solve
+_NEEDED: dict[str, tuple[type, ...]] = {
+    "instance": (str,),
+    "family": (str,),
+    "n": (int,),
+    "sha256": (str,),
+    "solver": (str,),
+    "solver_key": (str,),
+    "seed": (int,),
+    "budget": _NUMBER,
+    "mode": (str,),
+    "status": (str,),
+}
+# what a solve that was skipped or lost does not have
+_OPTIONAL: dict[str, tuple[type, ...]] = {
+    "energy": (*_NUMBER, _NONE),
+    "bound": (*_NUMBER, _NONE),
+    "x": (str, _NONE),
+    "cpu_s": (*_NUMBER, _NONE),
+    "rounding": (*_NUMBER, _NONE),
+    "trajectory": (list, _NONE),
+}
+
 
 class Journal:
     """The journal of a results folder, open for appending by this process alone.
@@ -30,7 +55,7 @@ class Journal:
     Raises
     ------
     BenchError
-        Another process writes to it, or it holds lines that are not JSON.
+        Another process writes to it, or it holds lines that are no records.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,6 +109,11 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     path = folder / JOURNAL
     try:
         raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BenchError(
+            f"{folder} holds no results of a bench; `optiprune bench solvers --out {folder}` "
+            "makes some"
+        ) from None
     except OSError as e:
         raise BenchError(f"{folder} holds no results of a bench: {e}") from None
     return _parse(path, raw)[0]
@@ -100,8 +130,29 @@ def _parse(path: Path, raw: bytes) -> tuple[list[dict[str, Any]], int]:
             raise BenchError(f"{path}:{number}: not a line of a journal: {e}") from None
         if not isinstance(record, dict) or "type" not in record:
             raise BenchError(f"{path}:{number}: not a record of a journal")
+        wrong = _wrong_field(record) if record["type"] == "solve" else None
+        if wrong is not None:
+            raise BenchError(f"{path}:{number}: not the record of a solve: {wrong}")
         records.append(record)
     return records, whole
+
+
+def _wrong_field(record: Mapping[str, Any]) -> str | None:
+    """What makes a solve unreadable, in words."""
+    for name, types in (_NEEDED | _OPTIONAL).items():
+        if name not in record:
+            if name in _NEEDED:
+                return f"it lacks {name!r}"
+        elif not isinstance(record[name], types):
+            return f"{name!r} is {record[name]!r:.50}"
+    if record.get("energy") is not None and "x" not in record:
+        return "it has an energy without 'x'"
+    points = record.get("trajectory") or ()
+    if not all(isinstance(p, list) and len(p) == 2 for p in points):
+        return "'trajectory' holds more or less than times and energies"
+    if not all(isinstance(v, _NUMBER) for p in points for v in p):
+        return "'trajectory' holds something else than numbers"
+    return None
 
 
 def _lock(file: int, path: Path) -> None:
