@@ -18,7 +18,9 @@ from optiprune.bench.instances import (
     Instance,
     Selection,
     digest,
+    export,
     export_suite,
+    folder,
     folder_suite,
     suite,
 )
@@ -109,8 +111,12 @@ def test_selections() -> None:
     assert {i.family for i in suite("generators", Selection((16,), 2, "fisher*"), silent)} == {
         "fisher"
     }
-    with pytest.raises(BenchError, match="nothing is left"):
+    with pytest.raises(BenchError, match=r"matches 'no-such-\*'; its names: layer-n16-00, fisher"):
         suite("generators", Selection((16,), 1, "no-such-*"), silent)
+    with pytest.raises(BenchError, match=r"no instance of size 50, 65; its sizes: 3000, 4000$"):
+        suite("palubeckis", Selection((65, 50), match="p[34]000.?"), silent)
+    with pytest.raises(BenchError, match="got none"):
+        Selection(sizes=())
     with pytest.raises(BenchError, match=", ".join(SUITES)):
         suite("no-such-suite", None, silent)
     with pytest.raises(BenchError):
@@ -161,10 +167,35 @@ def test_a_folder_without_a_manifest_is_every_problem_file_in_it(tmp_path: Path)
     assert [i.name for i in found] == ["one", "two.npz", "two.rudy"]
     assert found[0].sha256 == digest(small())
     assert len(suite(str(tmp_path), Selection(sizes=(2,)), silent)) == 1
+    with pytest.raises(BenchError, match=r"no instance of size 65; its sizes: 2, 12$"):
+        suite(str(tmp_path), Selection(sizes=(65,)), silent)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(BenchError, match="no problem files"):
         suite(str(empty), None, silent)
+
+
+def test_files_that_hold_no_problem_and_second_copies_are_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "activations.npz", a=np.ones(3))
+    write_problem(small(), tmp_path / "b.npz")
+    write_problem(small(), tmp_path / "c.npz")
+    told: list[str] = []
+    assert [i.name for i in suite(str(tmp_path), None, told.append)] == ["b"]
+    foreign, copy = told
+    assert foreign.startswith("activations.npz: left out: ")
+    assert copy == "c: left out: the same problem as b"
+    with pytest.raises(
+        BenchError, match=r"matches 'act\*' and can be read; it has: activations, b"
+    ):
+        suite(str(tmp_path), Selection(match="act*"), silent)
+    # what is not asked for is not even read
+    read: list[str] = []
+    monkeypatch.setattr(folder, "_read", lambda p: read.append(p.name) or read_problem(p))
+    told.clear()
+    assert [i.name for i in suite(str(tmp_path), Selection(match="c"), told.append)] == ["c"]
+    assert (told, read) == ([], ["c.npz"])
 
 
 def test_an_export_comes_back_with_all_that_is_known(tmp_path: Path) -> None:
@@ -178,6 +209,15 @@ def test_an_export_comes_back_with_all_that_is_known(tmp_path: Path) -> None:
     assert "numpy" in manifest["made_on"]["versions"]
     entry = manifest["instances"][0]
     assert {"name", "recipe", "seed", "n", "k", "family", "sha256", "best_known"} <= set(entry)
+
+
+def test_a_manifest_has_the_revision_of_the_code_and_not_of_the_folder_that_one_works_in(
+    tmp_path: Path, instances: list[Instance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path | None] = []
+    monkeypatch.setattr(export, "describe", lambda *_, at=None: asked.append(at) or {})
+    export_suite(instances, tmp_path, note=silent)
+    assert asked == [Path(export.__file__).parent]
 
 
 def test_every_format_gives_the_energies_of_the_problem(
@@ -240,7 +280,9 @@ def test_damaged_exports_are_refused(tmp_path: Path, instances: list[Instance]) 
 
 
 def test_unknown_formats_and_misfits_are_refused(tmp_path: Path, instances: list[Instance]) -> None:
-    with pytest.raises(BenchError, match="npz"):
-        export_suite(instances, tmp_path, ("xlsx",))
+    with pytest.raises(BenchError, match="unknown format 'xlsx'; valid: npz"):
+        export_suite(instances, tmp_path, ("npz", "xlsx"))
+    with pytest.raises(BenchError, match="no format given; valid: npz"):
+        export_suite(instances, tmp_path, ())
     with pytest.raises(BenchError, match="fits none"):
         export_suite(instances, tmp_path, ("rudy",), note=silent)

@@ -27,7 +27,7 @@ from optiprune.problems.files.atomic import replacing
 from .folder import MANIFEST, VERSION, file_sha256
 from .instance import Instance
 
-__all__ = ["FORMATS", "export_suite"]
+__all__ = ["FORMATS", "check_formats", "export_suite"]
 
 FORMATS = (*FILE_FORMATS, "json")
 """Formats of an export: those of `optiprune.problems.files`, and plain JSON."""
@@ -59,9 +59,7 @@ def export_suite(
     BenchError
         For an unknown format, or an instance that fits none of them.
     """
-    unknown = [f for f in formats if f not in FORMATS]
-    if unknown or not formats:
-        raise BenchError(f"unknown format {unknown}; valid: {', '.join(FORMATS)}")
+    check_formats(formats)
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     refused: dict[str, list[str]] = {}
@@ -83,13 +81,21 @@ def export_suite(
         "version": VERSION,
         "conventions": "minimised; energy = x'Qx + linear'x + offset; x = 1 means keep",
         "request": request,
-        "made_on": describe("scikit-learn"),
+        "made_on": describe("scikit-learn", at=Path(__file__).parent),
         "instances": entries,
     }
     path = folder / MANIFEST
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise `BenchError` for a format that is not known, or none at all."""
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown or not formats:
+        what = f"unknown format {', '.join(map(repr, unknown))}" if unknown else "no format given"
+        raise BenchError(f"{what}; valid: {', '.join(FORMATS)}")
 
 
 def _write(problem: Problem, folder: Path, stem: str, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optiprune.bench.errors import BenchError
-from optiprune.problems import Problem, read_problem
+from optiprune.problems import Problem, ProblemError, read_problem
 from optiprune.problems.files import FORMATS as FILE_FORMATS
 
 from .instance import BestKnown, Instance
@@ -30,38 +31,83 @@ _NO_MANIFEST = (
     AssertionError,
     RecursionError,
 )
+# names in a message
+_SHOWN = 20
 _SUFFIXES = tuple(s for suffixes in FILE_FORMATS.values() for s in suffixes)
 
 
-def folder_suite(folder: Path, note: Callable[[str], None] = print) -> list[Instance]:
+def folder_suite(
+    folder: Path, note: Callable[[str], None] = print, match: str = "*"
+) -> list[Instance]:
     """The instances of a folder, by its manifest if it has one, else every problem file in it.
 
     With a manifest, files are held against their hashes, and the best known answers against their
     problems. Of an instance in several formats the exact one is read (npz, else the first).
 
+    Parameters
+    ----------
+    note : called with what is left out: files that hold no problem, and second copies of one
+    match : shell pattern of the names; other files are not read
+
     Raises
     ------
     BenchError
-        For a folder without problems, a damaged manifest, a file that is missing or has changed.
+        For a folder without problems that match, a damaged manifest, a listed file that is missing
+        or has changed.
     FileFormatError
-        For a file that cannot be read.
+        For a listed file that cannot be read.
     """
     if (folder / MANIFEST).exists():
-        return [_listed(folder, entry) for entry in read_manifest(folder)["instances"]]
+        entries = read_manifest(folder)["instances"]
+        names = [str(_name(e)) for e in entries]
+        found = [_listed(folder, entry) for entry in entries if _matches(entry, match)]
+    else:
+        names, found = _unlisted(folder, note, match)
+    if not found:
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        raise BenchError(
+            f"{folder} holds no problem that matches {match!r} and can be read; it has: {shown}"
+        )
+    first: dict[str, Instance] = {}
+    for i in found:
+        if i.sha256 in first:
+            note(f"{i.name}: left out: the same problem as {first[i.sha256].name}")
+        first.setdefault(i.sha256, i)
+    return list(first.values())
+
+
+def _unlisted(
+    folder: Path, note: Callable[[str], None], match: str
+) -> tuple[list[str], list[Instance]]:
+    """``(names of all problem files, instances of those that match and can be read)``."""
     # a name with a dot in front is what a writer that was killed left of a file
     paths = sorted(
         p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.name[0] != "."
     )
     if not paths:
         raise BenchError(f"{folder} holds no problem files ({' '.join(_SUFFIXES)})")
-    names = [p.stem for p in paths]
-    out = []
-    for path in paths:
-        # p.npz beside p.lp: the whole name tells them apart
-        name = path.stem if names.count(path.stem) == 1 else path.name
-        source = partial(_read, path.resolve())
-        out.append(Instance.of(name, source(), source, family=folder.resolve().name, recipe="file"))
-    return out
+    stems = [p.stem for p in paths]
+    # p.npz beside p.lp: the whole name tells them apart
+    names = [p.stem if stems.count(p.stem) == 1 else p.name for p in paths]
+    family, found = folder.resolve().name, []
+    for name, path in zip(names, paths, strict=True):
+        if fnmatch.fnmatchcase(name, match):
+            source = partial(_read, path.resolve())
+            try:
+                found.append(Instance.of(name, source(), source, family=family, recipe="file"))
+            except (ProblemError, OSError) as e:
+                note(f"{path.name}: left out: {e}")
+    return names, found
+
+
+def _name(entry: Any) -> Any:
+    return entry.get("name") if isinstance(entry, dict) else None
+
+
+def _matches(entry: Any, match: str) -> bool:
+    """Whether an entry is asked for; one without a name is, so that it is refused."""
+    name = _name(entry)
+    return not isinstance(name, str) or fnmatch.fnmatchcase(name, match)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -54,12 +54,17 @@ class Selection:
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
             raise BenchError(f"the number of instances must be >= 1, got {self.count}")
-        if self.sizes is not None and (not self.sizes or min(self.sizes) < 2):
-            raise BenchError(f"sizes must be >= 2, got {self.sizes}")
+        if self.sizes is not None and not self.sizes:
+            raise BenchError("sizes are named, or None for the suite's own; got none")
+        if self.sizes is not None and min(self.sizes) < 2:
+            raise BenchError(f"sizes must be >= 2, got {min(self.sizes)}")
 
     def takes(self, name: str, n: int) -> bool:
         return fnmatch.fnmatchcase(name, self.match) and (self.sizes is None or n in self.sizes)
 
+
+# names in a message
+_SHOWN = 20
 
 Candidate = tuple[str, int, Callable[[], Instance]]
 Note = Callable[[str], None]
@@ -80,17 +85,34 @@ def suite(name: str, selection: Selection | None = None, note: Note = print) -> 
     """
     chosen = Selection() if selection is None else selection
     if name in SUITES:
-        candidates = SUITES[name](chosen, note)
+        candidates = list(SUITES[name](chosen, note))
         found = [make() for label, n, make in candidates if chosen.takes(label, n)]
+        there = [(label, n) for label, n, _ in candidates]
     elif Path(name).is_dir():
-        found = [i for i in folder_suite(Path(name), note) if chosen.takes(i.name, i.n)]
+        # names first: what is not asked for need not be read
+        named = folder_suite(Path(name), note, chosen.match)
+        found = [i for i in named if chosen.takes(i.name, i.n)]
+        there = [(i.name, i.n) for i in named]
         if chosen.count is not None:
             found = _first(found, chosen.count)
     else:
         raise BenchError(f"no suite or folder {name!r}; suites: {', '.join(SUITES)}")
     if not found:
-        raise BenchError(f"nothing is left of suite {name!r} with {chosen}")
+        raise BenchError(_nothing_left(name, chosen, there))
     return found
+
+
+def _nothing_left(name: str, chosen: Selection, there: list[tuple[str, int]]) -> str:
+    """What was asked for, and what there would have been."""
+    sizes = {n for label, n in there if fnmatch.fnmatchcase(label, chosen.match)}
+    if sizes:
+        asked, known = (", ".join(map(str, sorted(s))) for s in (chosen.sizes or (), sizes))
+        return f"suite {name!r} has no instance of size {asked}; its sizes: {known}"
+    names = ", ".join(label for label, _ in there[:_SHOWN]) + ", ..." * (len(there) > _SHOWN)
+    return (
+        f"suite {name!r} has no instance that matches {chosen.match!r}; "
+        f"its names: {names or 'none here'}"
+    )
 
 
 def _first(instances: list[Instance], count: int) -> list[Instance]:
