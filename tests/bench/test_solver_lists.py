@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from optiprune import solvers
 from optiprune.bench.errors import BenchError
-from optiprune.bench.protocol import ALIASES, GROUPS, parse_solvers
+from optiprune.bench.protocol import ALIASES, GROUPS, parse_solvers, usable_solvers
 from optiprune.bench.protocol.spec import typical_field
 from optiprune.problems import QUBO, CardinalityQP
 
@@ -35,6 +37,38 @@ def test_values_are_those_of_toml_and_may_hold_commas_and_colons() -> None:
     assert "tenure" in label
 
 
+def test_a_class_is_named_by_its_import_path() -> None:
+    assert shown("my_package:Swaps,x@my.package:Swaps:swaps=5,rounds=2,greedy") == [
+        ("my_package:Swaps", "my_package:Swaps", {}),
+        ("x", "my.package:Swaps", {"swaps": 5, "rounds": 2}),
+        ("greedy", "greedy", {}),
+    ]
+
+
+def test_what_is_missing_is_left_out_and_a_mistake_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "of_my_own.py").write_text("class Empty:\n    name = 'empty'\n")
+    notes: list[str] = []
+    missing = "x@dimod:sampler=no_such_module:Sampler"
+    (left,) = usable_solvers(parse_solvers(f"{missing},greedy"), notes.append)
+    assert left.label == "greedy"
+    assert len(notes) == 1
+    assert "x: left out" in notes[0]
+    with pytest.raises(BenchError, match="nothing can be measured"):
+        usable_solvers(parse_solvers(missing), notes.append)
+    for text, message in (
+        ("greedy,highs:nonsense=1", "no option 'nonsense'"),
+        ("greedy,tabu:tenure=x", "tenure"),
+        ("greedy,of_my_own:Nothing", "has no attribute 'Nothing'"),
+        ("greedy,no_such_module:Nothing", "No module named 'no_such_module'"),
+        ("greedy,of_my_own:Empty", "lacks 'capabilities', 'solve', 'solve_many'"),
+    ):
+        with pytest.raises(solvers.SolverError, match=message):
+            usable_solvers(parse_solvers(text), notes.append)
+
+
 def test_labels_aliases_and_groups() -> None:
     assert shown("fast@annealing:sweeps=5")[0] == ("fast", "annealing", {"sweeps": 5})
     ((label, name, options),) = shown("dwave-sa:reads=3")
@@ -58,7 +92,10 @@ def test_every_alias_names_a_solver_and_every_group_its_members() -> None:
         ("", BenchError, "no solver"),
         ("sweeps=5", BenchError, "before any solver"),
         ("anealing", solvers.UnknownSolverError, "annealing"),
+        ("anealing", solvers.UnknownSolverError, r"did you mean.*module:Class.*optiprune\.solvers"),
         ("a@tabu,a@greedy", BenchError, "label@name"),
+        ("greedy,x@greedy", BenchError, "'greedy' and 'x' are the same solver"),
+        ("dwave-sa,x@dwave-sa", BenchError, "the same solver"),
     ],
 )
 def test_what_is_refused(text: str, error: type[Exception], message: str) -> None:

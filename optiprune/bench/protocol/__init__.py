@@ -4,6 +4,7 @@ from .peers import ALIASES, GROUPS
 from .plan import Protocol, Task, plan
 from .runner import Progress, run_bench
 from .spec import SolverSpec, parse_solvers
+from .usable import usable_solvers
 
 __all__ = [
     "ALIASES",
@@ -15,4 +16,5 @@ __all__ = [
     "parse_solvers",
     "plan",
     "run_bench",
+    "usable_solvers",
 ]

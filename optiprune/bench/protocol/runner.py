@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optiprune.bench.errors import BenchError
 from optiprune.bench.instances import Instance
 from optiprune.bench.machine import describe
+from optiprune.bench.records.best_known import FILE, merged, read_best_known, write_best_known
 from optiprune.bench.records.journal import Journal
-from optiprune.solvers import SolverError
 
 from .plan import Key, Protocol, Task, plan
 from .spec import SolverSpec
+from .usable import usable_solvers
 from .worker import InProcess, Measurer, Worker
 
 __all__ = ["Progress", "run_bench"]
@@ -63,23 +65,29 @@ def run_bench(
     folder : where the journal lies; a run that was ended, however, goes on where it was
     isolate : solve in a process of its own; without it a crash of a solver ends the run, and
         solvers registered at run time are known
-    retry_errors : measure again what ended in an error
+    retry_errors : measure again what ended in an error, or was skipped
     tell, note : called after each solve, and with what is left out
 
     Raises
     ------
     BenchError
-        An instance that changed on the way, a journal in use or damaged.
+        If nothing can be measured, a label stands for another solver in the journal, an instance
+        has changed, or the journal is in use or damaged.
+    SolverError
+        For options that a solver does not have; see `usable_solvers`.
     KeyboardInterrupt
         After Ctrl-C; all finished solves are in the journal.
     """
-    usable = _usable(solvers, note)
+    usable = usable_solvers(solvers, note)
     with Journal(folder) as journal:
+        _refuse_other_solvers(usable, journal)
         done = {_key(r) for r in journal.records if _counts(r, retry_errors)}
-        tasks = list(plan(instances, usable, protocol))
+        tasks = _once(plan(instances, usable, protocol))
         left = [t for t in tasks if t.key not in done]
+        _tell_other_labels(usable, journal, note)
         if not left:
             return journal.records
+        _keep_known(folder, instances, journal)
         session = 1 + sum(r["type"] == "session" for r in journal.records)
         journal.append(_session(session, usable, protocol))
         measurer: Measurer = Worker() if isolate else InProcess()
@@ -108,22 +116,59 @@ def run_bench(
         return journal.records
 
 
-def _usable(solvers: Sequence[SolverSpec], note: Callable[[str], None]) -> list[SolverSpec]:
-    """Solvers that can be made here; the others are named with the reason."""
-    out = []
+def _once(tasks: Iterable[Task]) -> list[Task]:
+    """Without what would be the same measurement: instances of one content are one."""
+    first: dict[Key, Task] = {}
+    for task in tasks:
+        first.setdefault(task.key, task)
+    return list(first.values())
+
+
+def _labels(journal: Journal) -> dict[str, str]:
+    """The solver's key of every label that has been measured."""
+    return {r["solver"]: r["solver_key"] for r in journal.records if r["type"] == "solve"}
+
+
+def _refuse_other_solvers(solvers: Sequence[SolverSpec], journal: Journal) -> None:
+    """Two solvers under one label would be averaged into one row."""
+    before = _labels(journal)
     for spec in solvers:
-        try:
-            spec.make()
-        except Exception as e:  # whatever the package behind it does on import
-            words = str(e) if isinstance(e, SolverError) else f"{type(e).__name__}: {e}"
-            note(f"{spec.label}: left out: {words}")
-        else:
-            out.append(spec)
-    return out
+        if before.get(spec.label, spec.key) != spec.key:
+            raise BenchError(
+                f"{journal.path} holds runs of another solver labelled {spec.label!r}: "
+                f"{before[spec.label]}, not {spec.key}; give this one another label "
+                "(label@name), or choose another --out"
+            )
+
+
+def _tell_other_labels(
+    solvers: Sequence[SolverSpec], journal: Journal, note: Callable[[str], None]
+) -> None:
+    before = {key: label for label, key in _labels(journal).items()}
+    for spec in solvers:
+        label = before.get(spec.key, spec.label)
+        if label != spec.label:
+            note(f"{spec.label}: was measured before as {label!r}; those runs keep that label")
+
+
+def _keep_known(folder: Path, instances: Sequence[Instance], journal: Journal) -> None:
+    """Planted and published values are on disk before the first solve: gaps and hits of a run that
+    is killed are against them as well."""
+    path = folder / FILE
+    before = read_best_known(path) if path.exists() else {}
+    after = dict(before)
+    for i in instances:
+        if i.best is not None:
+            after[i.sha256] = merged(after[i.sha256], i.best) if i.sha256 in after else i.best
+    if after != before:
+        names = {r["sha256"]: r["instance"] for r in journal.records if r["type"] == "solve"}
+        write_best_known(path, after, names | {i.sha256: i.name for i in instances})
 
 
 def _counts(record: Mapping[str, Any], retry_errors: bool) -> bool:
-    return record["type"] == "solve" and not (retry_errors and record["status"] == "error")
+    if record["type"] != "solve":
+        return False
+    return not (retry_errors and record["status"] in ("error", "skipped"))
 
 
 def _key(r: Mapping[str, Any]) -> Key:

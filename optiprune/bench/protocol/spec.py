@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from optiprune.problems.base import QuadraticProblem
 from optiprune.problems.linearise import constraint_rows
 from optiprune.problems.repair import repair
 from optiprune.solvers import Solver
+from optiprune.solvers.registry import GROUP, is_path
 
 from .peers import ALIASES, GROUPS
 
@@ -71,22 +73,27 @@ def parse_solvers(text: str) -> list[SolverSpec]:
 
     Options follow a colon, ``key=value`` with values as in TOML (a bare word is a string); further
     options of the same solver follow after commas: ``tabu:tenure=5,iterations=0,greedy`` is two
-    solvers. ``label@solver`` gives another label.
+    solvers. ``label@solver`` gives another label. A class that is not registered is named by its
+    import path, ``my_package:RandomSwaps:swaps=5``.
 
     Raises
     ------
     BenchError
-        For an option before any solver, an empty list, one label for two solvers.
+        For an option before any solver, an empty list, one label for two solvers, or two for one.
     UnknownSolverError
-        For a name that is no solver, alias or group.
+        For a name that is no solver, alias or group, nor an import path.
     """
     specs: dict[str, SolverSpec] = {}
+    labels: dict[str, str] = {}
     for names, options in _entries(text):
         label, at, name = names.rpartition("@")
         for member in GROUPS.get(name, (name,)):
             spec = _spec(label if at else None, member, options)
             if specs.setdefault(spec.label, spec).key != spec.key:
                 raise BenchError(f"two solvers are labelled {spec.label!r}; give one by label@name")
+            other = labels.setdefault(spec.key, spec.label)
+            if other != spec.label:  # it would be measured once, and have one row
+                raise BenchError(f"{other!r} and {spec.label!r} are the same solver; name it once")
     if not specs:
         raise BenchError("no solver was named; `optiprune solvers` lists them")
     return list(specs.values())
@@ -99,9 +106,14 @@ def _spec(label: str | None, name: str, options: dict[str, Any]) -> SolverSpec:
         alias = ALIASES[name]
         chosen = {**alias.options, **options}
         return SolverSpec(label, alias.name, chosen, alias.penalty, alias.max_n)
-    if name not in solvers.names():
-        known = ", ".join([*solvers.names(), *ALIASES, *GROUPS])
-        raise solvers.UnknownSolverError(f"no solver {name!r}; known here: {known}")
+    if name not in solvers.names() and not is_path(name):
+        known = [*solvers.names(), *ALIASES, *GROUPS]
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise solvers.UnknownSolverError(
+            f"no solver {name!r}{hint}; known here: {', '.join(known)}; one of your own is named "
+            f"'module:Class', or by an entry point of the group '{GROUP}'"
+        )
     return SolverSpec(label, name, options)
 
 
@@ -116,11 +128,9 @@ def _entries(text: str) -> list[tuple[str, dict[str, Any]]]:
         if not equals:
             out.append((part.rstrip(":"), {}))
             continue
-        name, colon, key = head.partition(":")
+        name, colon, key = head.rpartition(":")  # the last: an import path has one of its own
         if colon:
             out.append((name.strip(), {}))
-        else:
-            key = name
         if not out:
             raise BenchError(f"{part!r} is an option before any solver")
         out[-1][1][key.strip()] = _value(value.strip())
