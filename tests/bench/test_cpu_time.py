@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from optiprune.bench.protocol.measure import cpu_seconds
+from optiprune.bench.protocol.cpu_time import cpu_seconds
 
 BUSY = """
 import sys, time
@@ -32,3 +32,30 @@ def test_a_child_counts_once_it_has_ended_and_on_linux_before() -> None:
     assert ended == pytest.approx(0.4, abs=0.25)
     if sys.platform == "linux":
         assert alive == pytest.approx(0.4, abs=0.25)
+
+
+GRANDCHILD = """
+import subprocess, sys
+pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+with subprocess.Popen([sys.executable, "-c", sys.argv[1]], **pipes) as child:
+    child.stdout.readline()
+    print("done", flush=True)
+    sys.stdin.read()
+    child.stdin.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_grandchild_counts_while_it_lives_and_after() -> None:
+    before = cpu_seconds()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", GRANDCHILD, BUSY], **pipes) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        alive = cpu_seconds() - before
+        assert child.stdin is not None
+        child.stdin.close()
+        child.wait()
+    ended = cpu_seconds() - before
+    assert alive == pytest.approx(0.45, abs=0.25)
+    assert ended == pytest.approx(alive, abs=0.1)

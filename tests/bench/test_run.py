@@ -15,12 +15,19 @@ import pytest
 
 from optiprune import solvers
 from optiprune.bench.errors import BenchError
-from optiprune.bench.instances import Instance
-from optiprune.bench.instances.instance import bits_of
+from optiprune.bench.instances import BestKnown, Instance
+from optiprune.bench.instances.instance import bits_of, hex_of, rounding
 from optiprune.bench.protocol import Protocol, SolverSpec, parse_solvers, run_bench
-from optiprune.bench.protocol.measure import KEPT_POINTS, measure, warm_up
-from optiprune.bench.protocol.worker import Worker
-from optiprune.bench.records import JOURNAL, read_journal
+from optiprune.bench.protocol.account import KEPT_POINTS
+from optiprune.bench.protocol.measure import measure
+from optiprune.bench.protocol.warming import warm_up
+from optiprune.bench.records import (
+    FILE,
+    JOURNAL,
+    read_best_known,
+    read_journal,
+    write_best_known,
+)
 from optiprune.problems import QUBO, CardinalityQP
 from optiprune.solvers import BaseSolver, Capabilities, Outcome, Solution, SolveStats, Status
 
@@ -193,51 +200,86 @@ def test_errors_are_recorded_told_and_repeated_on_request(
     assert len(again) == len(first) + 1 + 4
 
 
-def test_what_cannot_take_part_is_said(tmp_path: Path, instances: list[Instance]) -> None:
+def test_what_cannot_take_part_is_said_and_tried_again_on_request(
+    tmp_path: Path, instances: list[Instance]
+) -> None:
     told: list[str] = []
     solvers.register("broken", "optiprune_no_such_package:Solver")
-    chosen = parse_solvers("x@dimod:sampler=no_such_module:Sampler,highs:nonsense=1,greedy,broken")
+    chosen = parse_solvers("x@dimod:sampler=no_such_module:Sampler,greedy,broken")
     solvers.unregister("broken")
-    chosen += [SolverSpec("tiny", "greedy", max_n=4)]
-    run_bench(instances, chosen, PROTOCOL, tmp_path, isolate=False, note=told.append)
+    chosen += [SolverSpec("tiny", "local-search", max_n=4)]
+    how: dict[str, Any] = {"isolate": False, "note": told.append}
+    first = run_bench(instances, chosen, PROTOCOL, tmp_path, **how)
     assert any(line.startswith("x: left out") and "no_such_module" in line for line in told)
-    assert any(line.startswith("highs:nonsense=1: left out") for line in told)
     assert any(line.startswith("broken: left out") for line in told)
     assert any(line.startswith("tiny: 4 solves skipped") for line in told)
+    # the licence, or the package, is there now
+    chosen[-1] = SolverSpec("tiny", "local-search")
+    assert run_bench(instances, chosen, PROTOCOL, tmp_path, **how) == first
+    again = run_bench(instances, chosen, PROTOCOL, tmp_path, retry_errors=True, **how)
+    assert [r["status"] for r in again if r.get("solver") == "tiny"][4:] == ["feasible"] * 4
 
 
-def test_a_worker_answers_and_survives_a_solver_that_does_not(
-    tmp_path: Path, instances: list[Instance], monkeypatch: pytest.MonkeyPatch
+def test_a_label_stands_for_one_solver_and_a_solver_is_measured_once(
+    tmp_path: Path, instances: list[Instance]
 ) -> None:
-    package = tmp_path / "site"
-    package.mkdir()
-    (package / "crash_solver.py").write_text(
-        "import os, time\n"
-        "class Sampler:\n"
-        "    parameters = {'hang': []}\n"
-        "    def sample(self, bqm, hang=False):\n"
-        "        while hang: time.sleep(1)\n"
-        "        os.kill(os.getpid(), 9)\n"
+    told: list[str] = []
+    how: dict[str, Any] = {"isolate": False, "note": told.append}
+    first = run_bench(instances, parse_solvers("m@greedy"), PROTOCOL, tmp_path, **how)
+    with pytest.raises(BenchError, match=r"another solver labelled 'm'.*label@name.*--out"):
+        run_bench(instances, parse_solvers("m@tabu"), PROTOCOL, tmp_path, **how)
+    assert not told
+    assert run_bench(instances, parse_solvers("y@greedy"), PROTOCOL, tmp_path, **how) == first
+    assert told == ["y: was measured before as 'm'; those runs keep that label"]
+    assert read_journal(tmp_path) == first
+
+
+def test_instances_of_one_content_are_measured_once(
+    tmp_path: Path, instances: list[Instance]
+) -> None:
+    twice = [instances[0], replace(instances[0], name="copy")]
+    totals: list[int] = []
+    records = run_bench(
+        twice,
+        parse_solvers("greedy"),
+        PROTOCOL,
+        tmp_path,
+        isolate=False,
+        tell=lambda p: totals.append(p.total),
     )
-    monkeypatch.syspath_prepend(str(package))
-    monkeypatch.setenv("PYTHONPATH", str(package))
-    worker = Worker(patience=5.0)
-    how = {"seed": 0, "budget": 0.02, "fill": True, "target": None}
-    try:
-        fine = worker.measure(instances[0], spec("greedy"), **how)
-        assert fine["status"] == "feasible"
-        crash = "dimod:sampler=crash_solver:Sampler"
-        died = worker.measure(instances[0], spec(crash), **how)
-        assert died["status"] == "error"
-        assert "died" in died["message"]
-        hung = worker.measure(instances[0], spec(crash + ",parameters={hang=true}"), **how)
-        assert "no answer within" in hung["message"]
-        assert worker.measure(instances[0], spec("greedy"), **how)["energy"] == fine["energy"]
-        changed = replace(instances[0], sha256="0" * 64)
-        with pytest.raises(BenchError, match="has changed"):
-            worker.measure(changed, spec("greedy"), **how)
-    finally:
-        worker.close()
+    assert totals == [2, 2]
+    assert [r["instance"] for r in records if r["type"] == "solve"] == ["small-0"] * 2
+
+
+def test_what_is_known_is_on_disk_before_the_first_solve(
+    tmp_path: Path, instances: list[Instance]
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(_: Any) -> None:
+        raise Killed
+
+    best = solvers.get("exhaustive").solve(small())
+    assert best.x is not None
+    known = BestKnown(best.energy, "planted", hex_of(best.x), best.energy, "planted")
+    before = {"0" * 64: BestKnown(1.0, "paper"), instances[1].sha256: BestKnown(-1e9, "paper")}
+    write_best_known(tmp_path / FILE, before, {})
+    better = [instances[0].with_best(known), instances[1].with_best(BestKnown(0.0, "x"))]
+    with pytest.raises(Killed):
+        run_bench(better, parse_solvers("greedy"), PROTOCOL, tmp_path, isolate=False, tell=kill)
+    there = read_best_known(tmp_path / FILE)
+    assert there[instances[0].sha256] == known
+    assert before.items() <= there.items()
+
+
+def test_every_record_tells_how_far_its_energies_are_rounded(
+    tmp_path: Path, instances: list[Instance]
+) -> None:
+    chosen = [*parse_solvers("greedy"), SolverSpec("tiny", "tabu", max_n=4)]
+    records = run_bench(instances, chosen, PROTOCOL, tmp_path, isolate=False, note=silent)
+    told = {(r["instance"], r["rounding"]) for r in records if r["type"] == "solve"}
+    assert told == {(i.name, rounding(i.load())) for i in instances}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")

@@ -6,16 +6,20 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from optiprune.bench.errors import BenchError
 from optiprune.bench.instances import Instance
+from optiprune.bench.instances.instance import rounding
 from optiprune.problems import Problem
 
-from .measure import measure, warm_up
+from .measure import measure
 from .spec import SolverSpec
+from .warming import warm_up
 
 __all__ = ["InProcess", "Measurer", "Worker"]
 
@@ -41,20 +45,22 @@ class InProcess:
     """Measure in this process: for solvers that were registered at run time, and for tests."""
 
     def __init__(self) -> None:
-        self._loaded: tuple[str, Problem] | None = None
+        self._loaded: tuple[str, Problem, float] | None = None
         self._warm: set[tuple[str, str, int]] = set()
 
     def measure(self, instance: Instance, spec: SolverSpec, **how: Any) -> dict[str, Any]:
-        """As `optiprune.bench.protocol.measure.measure`, after a warm-up where one is needed."""
+        """As `optiprune.bench.protocol.measure.measure`, after a warm-up where one is needed, and
+        with the problem's ``rounding``, below which differences of energies say nothing."""
         if self._loaded is None or self._loaded[0] != instance.sha256:
-            self._loaded = instance.sha256, instance.load()
-        problem = self._loaded[1]
+            problem = instance.load()
+            self._loaded = instance.sha256, problem, rounding(problem)
+        _, problem, rounded = self._loaded
         # another size may take another kernel, which would be loaded within the measured time
         like = (spec.key, instance.kind, instance.n)
         if like not in self._warm:
             self._warm.add(like)
             warm_up(problem, spec)
-        return measure(problem, spec, **how)
+        return {**measure(problem, spec, **how), "rounding": rounded}
 
     def close(self) -> None:
         self._loaded = None
@@ -80,18 +86,21 @@ class Worker:
             self._start()
         assert self._pipe is not None
         limit = 10 * how["budget"] + self._patience
+        began = time.perf_counter()
         self._busy = True
         try:
             self._pipe.send((instance, spec, how))
             if not self._pipe.poll(limit):
                 self.close()
-                return _lost(f"no answer within {limit:g} s; its process was ended")
+                words = f"no answer within {limit:g} s; its process was ended"
+                return _lost(words, began, how["budget"])
             answer = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(5)
             code = self._process.exitcode
             self.close()
-            return _lost(f"the solver's process died with exit code {code}")
+            words = f"the solver's process died with exit code {code}"
+            return _lost(words, began, how["budget"])
         except BaseException:  # Ctrl-C: the measurement is lost, the process must not go on
             self.close()
             raise
@@ -102,13 +111,21 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """End the process; one that waits for work ends by itself, another is killed."""
+        """End the process and all that it has started.
+
+        One that waits for work ends by itself, another is killed; what a solver left behind goes
+        with it where there are process groups.
+        """
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
         if self._process is not None:
             if not self._busy:
                 self._process.join(5)
+            if hasattr(os, "killpg"):
+                # no such group: it died before it had made one, or nothing of it is left
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()
             self._process.join()
             self._process = None
@@ -126,12 +143,24 @@ class Worker:
         if not self._pipe.poll(_START_S):
             self.close()
             raise BenchError(f"the process that solves did not start within {_START_S} s")
-        with contextlib.suppress(EOFError, OSError):  # found out by the measurement
+        try:
             self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(5)
+            code = self._process.exitcode
+            self.close()
+            raise BenchError(
+                f"the process that solves ended before it began, with exit code {code}; a script "
+                "that calls run_bench does so under `if __name__ == '__main__':`, since that "
+                "process imports it, or passes isolate=False"
+            ) from None
 
 
-def _lost(why: str) -> dict[str, Any]:
-    return {"status": "error", "message": why}
+def _lost(why: str, began: float, budget: float) -> dict[str, Any]:
+    """The record of a process that took its clock along: a failure is no cheaper than a run."""
+    wall = time.perf_counter() - began
+    spent = {"cpu_s": round(max(wall, budget), 6), "wall_s": round(wall, 6)}
+    return {"status": "error", "message": why, **spent}
 
 
 @contextlib.contextmanager
@@ -150,6 +179,9 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _serve(pipe: Connection) -> None:
     """Answer until the other side is gone. Ctrl-C is its business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setsid"):
+        os.setsid()  # a group of its own, so that what a solver starts can be ended with it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     inside = InProcess()
     pipe.send("ready")
     while True:
@@ -162,4 +194,17 @@ def _serve(pipe: Connection) -> None:
             answer = inside.measure(instance, spec, **how)
         except Exception as e:  # the instance, not the solver: for the one who asked
             answer = BenchError(f"instance {instance.name!r}: {type(e).__name__}: {e}")
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except OSError:  # killed in the meantime
+            return
+
+
+def _end_with_parent() -> None:
+    """A bench that was killed leaves no solver behind, however long that would have gone on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
