@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .bench_instances import kept_instances, request
 from .console import output
 from .errors import Debug, InputError, reporting
+from .importable import importable
 
 if TYPE_CHECKING:
-    from optiprune.bench.instances import Instance
     from optiprune.bench.report import Report
 
 __all__ = ["bench_app"]
@@ -43,8 +44,9 @@ def solvers_bench(
     solvers: Annotated[
         str,
         typer.Option(
-            help="Solvers, aliases, groups (native, peers, dwave-tuned, openjij-tuned); "
-            "options after a colon: annealing:sweeps=50,restarts=0,tabu."
+            help="Solvers, aliases, groups (native, peers, dwave-tuned, openjij-tuned, "
+            "bifurcation-tuned), module:Class; options after a colon: "
+            "annealing:sweeps=50,restarts=0,tabu."
         ),
     ] = "native",
     budget: Annotated[str, typer.Option(help="CPU seconds of a solve, or a list: 0.1,1.")] = "1",
@@ -64,25 +66,30 @@ def solvers_bench(
         bool, typer.Option(help="End a solve at the best known energy, where one is known.")
     ] = False,
     isolate: Annotated[bool, typer.Option(help="Solve in a process of its own.")] = True,
-    retry_errors: Annotated[bool, typer.Option(help="Repeat solves that failed before.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option(help="Repeat solves that failed, or were skipped, before.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run solvers on a suite: equal CPU time, several seeds, every energy recomputed.
 
     A run that was ended, even by a kill, goes on with the same command.
     """
-    with reporting(debug):
-        from optiprune.bench.protocol import Protocol, parse_solvers, run_bench
+    # a solver of one's own may lie in the folder that one works in
+    with reporting(debug), importable(Path.cwd()):
+        from optiprune.bench.protocol import Protocol, parse_solvers, run_bench, usable_solvers
         from optiprune.bench.report import known_of, make_report, write_report
 
         if target_gap < 0:
             raise InputError(f"--target-gap must be >= 0, got {target_gap}")
-        chosen = parse_solvers(solvers)
+        note = _note()
         protocol = Protocol(_numbers("--budget", budget, float), seeds, fill, to_target)
+        selection = _selection(sizes, count, match)
+        # before the instances, which may take minutes
+        chosen = usable_solvers(parse_solvers(solvers), note)
         if out.exists() and not out.is_dir():
             raise InputError(f"--out: {out} is a file")
-        note = _note()
-        instances = _kept_instances(suite, sizes, count, match, out, note)
+        instances = kept_instances(suite, selection, out, note)
         console = output()
         solves = len(instances) * len(chosen) * seeds * len(protocol.budgets)
         console.print(f"{len(instances)} instances, {len(chosen)} solvers, {solves} solves")
@@ -97,6 +104,7 @@ def solvers_bench(
                 tell=tell,
                 note=note,
             )
+        _refuse_nothing(records, {s.key for s in chosen})
         report = make_report(records, known_of(out, instances), target_gap=target_gap)
         _show(report)
         written = write_report(report, out, plots=plots, note=note)
@@ -121,22 +129,21 @@ def export_bench(
 ) -> None:
     """Write the instances of a suite with a manifest: a set that others can use."""
     with reporting(debug):
-        from optiprune.bench.instances import export_suite
+        from optiprune.bench.instances import check_formats, export_suite
         from optiprune.bench.instances import suite as make_suite
         from optiprune.bench.records import FILE, read_best_known, with_best_known
 
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"--out: {out} is a file, or a folder that is not empty")
+        _refuse_full(out)
+        names = [f.strip() for f in formats.split(",") if f.strip()]
+        check_formats(names)
+        selection = _selection(sizes, count, match)
         known = {}
         if best_known is not None:
             path = best_known / FILE if best_known.is_dir() else best_known
             known = read_best_known(path)
         note = _note()
-        instances = make_suite(suite, _selection(sizes, count, match), note)
-        instances = with_best_known(instances, known)
-        names = [f.strip() for f in formats.split(",") if f.strip()]
-        request = _request(suite, sizes, count, match)
-        path = export_suite(instances, out, names, request=request, note=note)
+        instances = with_best_known(make_suite(suite, selection, note), known)
+        path = export_suite(instances, out, names, request=request(suite, selection), note=note)
         with_best = sum(i.best is not None for i in instances)
         output().print(
             f"{len(instances)} instances ({with_best} with a best known answer): {path}",
@@ -159,44 +166,34 @@ def report_bench(
         if target_gap < 0:
             raise InputError(f"--target-gap must be >= 0, got {target_gap}")
         records = read_journal(folder)
+        _refuse_nothing(records)
         report = make_report(records, known_of(folder), target_gap=target_gap)
         _show(report)
         written = write_report(report, folder, plots=plots, note=_note())
         output().print(f"written: {', '.join(str(p) for p in written)}", soft_wrap=True)
 
 
-def _kept_instances(
-    suite: str,
-    sizes: str | None,
-    count: int | None,
-    match: str,
-    out: Path,
-    note: Callable[[str], None],
-) -> list[Instance]:
-    """The instances of a run: a generated suite is written beside the results, so that a run that
-    goes on, here or elsewhere, has the same ones to the last bit."""
-    from optiprune.bench.instances import MANIFEST, SUITES, export_suite, folder_suite
-    from optiprune.bench.instances import suite as make_suite
-    from optiprune.bench.instances.folder import read_manifest
-
-    if suite not in SUITES or suite == "palubeckis":  # files already, or the same everywhere
-        return make_suite(suite, _selection(sizes, count, match), note)
-    kept = out / "instances"
-    request = _request(suite, sizes, count, match)
-    if (kept / MANIFEST).exists():
-        before = read_manifest(kept)["request"]
-        if before != request:
-            raise InputError(
-                f"{out} holds results on {before}, not {request}; choose another --out"
-            )
-        return folder_suite(kept, note)
-    note(f"making the instances of suite {suite!r} ...")
-    export_suite(make_suite(suite, _selection(sizes, count, match), note), kept, request=request)
-    return folder_suite(kept, note)
+def _refuse_full(out: Path) -> None:
+    """An export is a folder of its own; a dot in front marks what a kill left of a file."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {out} is a file")
+    if out.exists() and any(p.name[0] != "." for p in out.iterdir()):
+        raise InputError(
+            f"--out: {out} is not empty; choose another folder, or remove this one if it is what "
+            "an export that was ended has left"
+        )
 
 
-def _request(suite: str, sizes: str | None, count: int | None, match: str) -> dict[str, Any]:
-    return {"suite": suite, "sizes": sizes, "count": count, "match": match}
+def _refuse_nothing(records: list[dict[str, Any]], solver_keys: set[str] | None = None) -> None:
+    """A run without a single measurement is a mistake, and no table says so."""
+    solves = [
+        r
+        for r in records
+        if r["type"] == "solve" and (solver_keys is None or r["solver_key"] in solver_keys)
+    ]
+    if all(r["status"] == "skipped" for r in solves):
+        why = "; ".join(sorted({str(r.get("message")) for r in solves})) or "there is no solve"
+        raise InputError(f"nothing was measured: {why}")
 
 
 def _selection(sizes: str | None, count: int | None, match: str) -> Any:
@@ -208,9 +205,12 @@ def _selection(sizes: str | None, count: int | None, match: str) -> Any:
 
 def _numbers(option: str, text: str, kind: Any) -> tuple[Any, ...]:
     try:
-        return tuple(kind(part) for part in text.split(",") if part.strip())
+        numbers = tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"{option} takes numbers, separated by commas; got {text!r}") from None
+        numbers = ()
+    if not numbers:
+        raise InputError(f"{option} takes numbers, separated by commas; got {text!r}")
+    return numbers
 
 
 def _note() -> Callable[[str], None]:

@@ -6,8 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from optiprune import solvers
 
 from .errors import InputError
+from .importable import importable
 from .run_config import RunConfig
 
 __all__ = ["CallableLoader", "check_solver", "names_file"]
@@ -80,7 +80,7 @@ class CallableLoader:
 
     def _module(self, where: str) -> ModuleType:
         if not names_file(where):
-            with _importable(self._folder):
+            with importable(self._folder):
                 return importlib.import_module(where)
         path = (self._folder / where).resolve()
         if path not in self._files:
@@ -92,7 +92,7 @@ class CallableLoader:
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module  # dataclasses and pickle look a module up by its name
             try:
-                with _importable(path.parent):
+                with importable(path.parent):
                     spec.loader.exec_module(module)
             except BaseException:
                 del sys.modules[spec.name]
@@ -121,16 +121,3 @@ def _guarded(key: str, reference: str, function: Callable[..., Any]) -> Callable
             raise InputError(f"{key} = {reference!r} raised {type(e).__name__}: {e}") from e
 
     return call
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let a file import its neighbours; last on the path, so that they hide nothing installed."""
-    entry = str(folder)
-    sys.path.append(entry)
-    try:
-        yield
-    finally:
-        sys.path.reverse()
-        sys.path.remove(entry)
-        sys.path.reverse()

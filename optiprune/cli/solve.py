@@ -20,6 +20,7 @@ from optiprune.solvers import IterationLimit, NoImprovement, Solution, Stop, Tar
 
 from .console import output
 from .errors import NO_SOLUTION, Debug, InputError, reporting
+from .importable import importable
 from .json_values import plain
 from .options import parse_settings
 
@@ -31,7 +32,10 @@ SHOWN_BITS = 64
 def solve_command(
     file: Annotated[Path, typer.Argument(help="Problem file; its suffix tells the format.")],
     solver: Annotated[
-        str, typer.Option("--solver", "-s", help="Solver by name; see `optiprune solvers`.")
+        str,
+        typer.Option(
+            "--solver", "-s", help="Solver by name, see `optiprune solvers`, or module:Class."
+        ),
     ] = "auto",
     time: Annotated[float | None, typer.Option(help="Time limit in seconds.")] = None,
     iterations: Annotated[
@@ -64,7 +68,8 @@ def solve_command(
     debug: Debug = False,
 ) -> None:
     """Solve a problem file. Exit code 0: solved; 1: no solution found; 2: bad input."""
-    with reporting(debug):
+    # a solver of one's own may lie in the folder that one works in
+    with reporting(debug), importable(Path.cwd()):
         options = parse_settings(setting or [])
         chosen = solvers.get(solver, **options)
         stop = _stop(time, iterations, target, no_improvement)

@@ -50,6 +50,28 @@ def test_auto_is_the_default_solver(problem_file: Path) -> None:
     assert "2 of 3 are 1: 110" in result.output
 
 
+def test_a_solver_of_ones_own_lies_in_the_folder_that_one_works_in(
+    problem_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "solver_of_ones_own.py").write_text(
+        "from optiprune.solvers.native.exhaustive import Exhaustive\n"
+        "class Mine(Exhaustive):\n    name = 'mine'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    result = run("solve", problem_file, "--solver", "solver_of_ones_own:Mine")
+    assert result.exit_code == 0, result.output
+    assert "2 of 3 are 1: 110" in result.output
+    assert "mine" in result.output
+    for name, message in (
+        ("solver_of_ones_own:Yours", "has no attribute 'Yours'"),
+        ("no_such_module:Mine", "No module named 'no_such_module'"),
+        ("mine", "'module:Class', or by an entry point of the group 'optiprune.solvers'"),
+    ):
+        result = run("solve", problem_file, "--solver", name)
+        assert result.exit_code == 2
+        assert message in result.output
+
+
 def test_settings_and_limits_reach_the_solver(problem_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "solution.json"
     arguments = ["--set", "sweeps=7", "--iterations", 1000, "--time", 5, "--seed", 3]
