@@ -145,10 +145,16 @@ def with_best_known(instances: Iterable[Instance], best: Mapping[str, BestKnown]
 
 
 def write_best_known(path: Path, best: Mapping[str, BestKnown], names: Mapping[str, str]) -> None:
-    """Write by content hash, with the instances' names; whole or not at all."""
+    """Write by content hash, with the instances' names; whole or not at all.
+
+    Names that are not given are those of the file that was there. Raises `BenchError` if that is
+    another kind of file.
+    """
+    before = _read(path) if path.exists() else {}
+    known = {sha: names.get(sha) or before.get(sha, (None, None))[0] for sha in best}
     table = {
-        sha: {"instance": names.get(sha), **best[sha].as_dict()}
-        for sha in sorted(best, key=lambda s: (names.get(s) or "", s))
+        sha: {"instance": known[sha], **best[sha].as_dict()}
+        for sha in sorted(best, key=lambda s: (known[s] or "", s))
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
@@ -156,10 +162,17 @@ def write_best_known(path: Path, best: Mapping[str, BestKnown], names: Mapping[s
 
 def read_best_known(path: Path) -> dict[str, BestKnown]:
     """What `write_best_known` wrote. Raises `BenchError` for anything else."""
+    return {sha: best for sha, (_, best) in _read(path).items()}
+
+
+def _read(path: Path) -> dict[str, tuple[str | None, BestKnown]]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         return {
-            sha: BestKnown(**{k: v for k, v in entry.items() if k != "instance"})
+            sha: (
+                entry.get("instance"),
+                BestKnown(**{k: v for k, v in entry.items() if k != "instance"}),
+            )
             for sha, entry in table.items()
         }
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
