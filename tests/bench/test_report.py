@@ -145,3 +145,8 @@ def test_what_a_hollow_mark_means_can_be_read_one_way(tmp_path: Path) -> None:
     records += [record(solver="t", sha256="bb", energy=-5.0, trajectory=[[0.1, -5.0]])]
     text = drawn(records, tmp_path)["time-to-target-1s.svg"].read_text()
     assert "hollow: met on half of the instances or fewer" in text
+
+
+def test_a_late_answer_is_told_as_one() -> None:
+    late = record(cpu_s=1.24, trajectory=[[1.24, -10.0]])  # not yet over time
+    assert "50 % answered in time" in shown([record(), {**late, "seed": 1}])

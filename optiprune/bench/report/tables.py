@@ -71,7 +71,7 @@ def _notes(r: SummaryRow) -> str:
         why = textwrap.shorten(r.message, _LONGEST_MESSAGE, placeholder=" ...")
         notes.append(f"{r.errors} errors" + (f" ({why})" if why else ""))
     if r.answered < 1 and r.errors < r.runs:
-        notes.append(f"{100 * r.answered:.0f} % answered")
+        notes.append(f"{100 * r.answered:.0f} % answered in time")
     if r.overran:
         notes.append(f"{r.overran} over time")
     return ", ".join(notes)
