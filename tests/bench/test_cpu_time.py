@@ -40,8 +40,10 @@ pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 with subprocess.Popen([sys.executable, "-c", sys.argv[1]], **pipes) as child:
     child.stdout.readline()
     print("done", flush=True)
-    sys.stdin.read()
+    sys.stdin.readline()
     child.stdin.close()
+print("ended", flush=True)
+sys.stdin.read()
 """
 
 
@@ -51,11 +53,16 @@ def test_a_grandchild_counts_while_it_lives_and_after() -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", GRANDCHILD, BUSY], **pipes) as child:
         assert child.stdout is not None
-        child.stdout.readline()
-        alive = cpu_seconds() - before
         assert child.stdin is not None
+        assert child.stdout.readline() == b"done\n"
+        alive = cpu_seconds() - before
+        child.stdin.write(b"end it\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == b"ended\n"
+        ended = cpu_seconds() - before
         child.stdin.close()
         child.wait()
-    ended = cpu_seconds() - before
+    all_ended = cpu_seconds() - before
     assert alive == pytest.approx(0.45, abs=0.25)
-    assert ended == pytest.approx(alive, abs=0.1)
+    assert ended == pytest.approx(alive, abs=0.2)
+    assert all_ended == pytest.approx(alive, abs=0.2)

@@ -99,7 +99,7 @@ def once(told: type[Told], *answers: Answer, name: str = "told") -> dict[str, An
 def test_numbers_of_numpy_and_nothing_at_all_are_written_as_plain_values(told: type[Told]) -> None:
     def odd(p: Any) -> Solution:
         e = p.energy(ones(p))
-        way = ((0.0001, np.float32(e + 1)), (0.0002, np.inf), (0.0003, math.nan))
+        way = ((0.0001, np.inf), (0.0002, np.float32(e + 1)), (0.0003, math.nan))
         return answer(
             p,
             bound=np.float32(e - 1),

@@ -82,16 +82,17 @@ def pids(folder: Path) -> list[int]:
 def test_a_lost_process_costs_its_time_and_leaves_nothing_behind(
     place: Path, instances: list[Instance]
 ) -> None:
-    worker = Worker(patience=1.0)
+    worker = Worker()
+    impatient = Worker(patience=5.0)
     try:
         fine = worker.measure(instances[0], spec("greedy"), **HOW)
         assert fine["rounding"] == rounding(instances[0].load()) > 0
         died = worker.measure(instances[0], spec("deadly:Crash"), **(HOW | {"budget": 900.0}))
         assert "died" in died["message"]
         assert died["cpu_s"] == 900.0  # no cheaper than one that used its budget
-        hung = worker.measure(instances[0], spec("deadly:Hang"), **HOW)
+        hung = impatient.measure(instances[0], spec("deadly:Hang"), **HOW)
         assert "no answer within" in hung["message"]
-        assert hung["cpu_s"] == hung["wall_s"] >= 1.2
+        assert hung["cpu_s"] == hung["wall_s"] >= 5.2
         assert all(map(gone, pids(place)))
         assert worker.measure(instances[0], spec("greedy"), **HOW)["energy"] == fine["energy"]
         changed = replace(instances[0], sha256="0" * 64)
@@ -99,6 +100,7 @@ def test_a_lost_process_costs_its_time_and_leaves_nothing_behind(
             worker.measure(changed, spec("greedy"), **HOW)
     finally:
         worker.close()
+        impatient.close()
 
 
 RUN = """
