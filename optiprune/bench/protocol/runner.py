@@ -177,8 +177,7 @@ def _key(r: Mapping[str, Any]) -> Key:
 
 def _target(task: Task) -> float | None:
     best = task.instance.best
-    # the same assignment summed in another order
-    return None if best is None else best.energy + 1e-9 * abs(best.energy)
+    return None if best is None else best.energy + best.tolerance  # where a hit begins
 
 
 def _session(number: int, solvers: Sequence[SolverSpec], protocol: Protocol) -> dict[str, Any]:
