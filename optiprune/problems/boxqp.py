@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, eigvalsh
+from scipy.linalg import LinAlgError, cholesky, eigvalsh
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
 from .errors import ProblemError
 from .matrix import FactoredMatrix, Matrix
 
-__all__ = ["box_minimum", "require_semidefinite"]
+__all__ = ["RANK", "box_minimum", "require_semidefinite"]
 
 _Vector = npt.NDArray[np.float64]
-_RANGE_TOLERANCE = 1e-7  # part of the gradient outside range(h), relative to it, taken as real
+# directions with an eigenvalue up to this, h scaled to a diagonal of 1, count as null. It bounds
+# what any weights can be (|w|^2 <= 2 gain / RANK in that scale), which bounds of supports go by
+RANK = 1e-9
+# pivots above this, of the same scale, leave no doubt that no eigenvalue comes near RANK
+_SURE = 1e-4
+_RANGE_TOLERANCE = 1e-6  # part of the gradient outside range(h), relative to it, taken as real
 
 
 def require_semidefinite(h: Matrix) -> None:
@@ -46,10 +52,11 @@ def require_semidefinite(h: Matrix) -> None:
 def box_minimum(h: _Vector, b: _Vector, m: _Vector) -> _Vector:
     """argmin ``1/2 w'hw - b'w`` over ``|w| <= m``, for positive semidefinite h.
 
-    Where no bound is active this is one Cholesky solve (minimum-norm least squares where h is
-    singular and b in its range); otherwise a primal active-set method (Nocedal and Wright,
-    Numerical Optimization, 2nd ed., algorithm 16.3, with bounds only), which also follows a
-    direction in the null space of h, along which the objective is linear, up to a bound.
+    h is scaled to a diagonal of 1. Where no bound is active this is one Cholesky solve, or, where
+    an eigenvalue is at most `RANK`, the least-norm minimum over the other eigenvectors. Otherwise a
+    primal active-set method (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 16.3,
+    with bounds only), which also follows a direction in the null space of h, along which the
+    objective is linear, up to a bound.
 
     Parameters
     ----------
@@ -63,14 +70,40 @@ def box_minimum(h: _Vector, b: _Vector, m: _Vector) -> _Vector:
         If the objective is unbounded below (h singular, b outside its range, no bound in the
         way), or if h is so far from positive semidefinite that the method does not end.
     """
+    diagonal = h.diagonal()
+    if (diagonal > 0.0).all() and (m > 0.0).all():
+        return _positive_minimum(h, b, m, np.sqrt(diagonal))
+    w = np.zeros(len(b))
+    # weights that h does not see go to their bound, whatever the others do
+    unseen = (diagonal <= 0.0) & np.isfinite(m) & ~h.any(axis=1)
+    w[unseen] = np.copysign(m[unseen], b[unseen]) * (b[unseen] != 0.0)
+    on = np.flatnonzero(~unseen & (m > 0.0))
+    if on.size:
+        d = diagonal[on]
+        largest = float(d.max())
+        unit = np.sqrt(np.where(d > 0.0, d, largest if largest > 0.0 else 1.0))
+        w[on] = _positive_minimum(h[np.ix_(on, on)], b[on], m[on], unit)
+    return w
+
+
+def _positive_minimum(h: _Vector, b: _Vector, m: _Vector, unit: _Vector) -> _Vector:
+    """`box_minimum` for m > 0, solved in weights times ``unit``."""
+    u, at = _scaled_minimum(h / unit / unit[:, None], b / unit, m * unit)
+    w = np.minimum(np.maximum(u / unit, -m), m)
+    return w if at is None else np.where(at, np.copysign(m, u), w)
+
+
+def _scaled_minimum(
+    h: _Vector, b: _Vector, m: _Vector
+) -> tuple[_Vector, npt.NDArray[np.bool_] | None]:
+    """(`box_minimum` for a diagonal of 1 and m > 0, which weights are held at their bound)."""
     size = len(b)
-    if size == 0:
-        return np.zeros(0)
     step, null = _newton_step(h, -b)
     if null is None and (np.abs(step) <= m).all():
-        return step
+        return step, None
     w = np.clip(step, -m, m)
     at = np.abs(w) >= m  # at a bound, and held there
+    least, stale = np.inf, 0
     for _ in range(100 + 20 * size):
         g = h @ w - b
         free = np.flatnonzero(~at)
@@ -99,32 +132,41 @@ def box_minimum(h: _Vector, b: _Vector, m: _Vector) -> _Vector:
             continue
         # stationary on the free variables: release the bound that pulls inwards the most
         g = h @ w - b
-        inward = np.where(at & (m > 0), g * np.sign(w), 0.0)
+        inward = np.where(at, g * np.sign(w), 0.0)
         worst = int(np.argmax(inward))
         scale = np.abs(h[worst]) @ np.abs(w) + abs(b[worst])
-        if inward[worst] <= 1e-12 * scale:
-            return w
+        # a pull along directions that count as null may come back to where it was
+        value = float(0.5 * (g - b) @ w)
+        stale = 0 if value < least else stale + 1
+        least = min(least, value)
+        if inward[worst] <= 1e-12 * scale or stale > size:
+            return w, at
         at[worst] = False
     raise ProblemError("the bounded weights did not converge: is H positive semidefinite?")
 
 
 def _newton_step(h: _Vector, g: _Vector) -> tuple[_Vector, _Vector | None]:
-    """``(p, None)`` with h p = -g, or ``(p, r)`` with r the part of g outside the range of h."""
+    """``(p, None)`` with h p = -g, or ``(p, r)`` with r the part of g outside the range of h.
+
+    h has a diagonal of 1 (or 0); what g has along eigenvectors that count as null is left.
+    """
     norm = float(np.linalg.norm(g))
     if norm == 0.0:
         return np.zeros(len(g)), None
-    try:
-        p = cho_solve(cho_factor(h, lower=True), -g)
-        # a barely positive pivot can hide a singular matrix: the residual tells
-        if np.isfinite(p).all() and float(np.linalg.norm(h @ p + g)) <= 1e-9 * norm:
-            return p, None
-    except LinAlgError:
-        pass
+    factor, failed = dpotrf(h, lower=1)
+    # no eigenvalue is below 1 / trace(h^-1)
+    if not failed and (
+        float(factor.diagonal().min()) ** 2 > _SURE
+        or float(np.trace(dpotri(factor, lower=1)[0])) * RANK < 1.0
+    ):
+        return dpotrs(factor, -g, lower=1)[0], None
     values, vectors = np.linalg.eigh(h)
-    keep = values > 1e-12 * max(float(np.abs(values).max()), 1e-300)
+    keep = values > RANK
     c = vectors.T @ g
     p = -(vectors[:, keep] @ (c[keep] / values[keep]))
-    r = vectors[:, ~keep] @ c[~keep]
+    # only an eigenvalue that cannot be told from 0 leaves the objective without a minimum
+    none = values <= 16.0 * len(g) * float(np.finfo(np.float64).eps)
+    r = vectors[:, none] @ c[none]
     if float(np.linalg.norm(r)) > _RANGE_TOLERANCE * norm:
         return p, r
     return p, None

@@ -92,8 +92,10 @@ class MIQP:
     def weights(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The best weights on the support x, shape (n,), zero off the support.
 
-        A Cholesky solve; where H is singular on the support and no bound is active, the
-        minimum-norm weights; where a bound M is active, an active-set method (`boxqp`).
+        A Cholesky solve. Directions that H on the support, scaled to a diagonal of 1, gives a
+        curvature of at most `boxqp.RANK` are not used, as if it were 0: of nearly collinear
+        weights the least-norm combination, in that scale, since what a small difference of large
+        weights gains is rounding. Where a bound M is active, an active-set method (`boxqp`).
 
         Raises
         ------
@@ -125,7 +127,7 @@ class MIQP:
         return float(0.5 * (v @ hv) - self.b @ v + self.offset)
 
     def energy(self, x: npt.ArrayLike) -> float:
-        """The least energy over the weights on the support x."""
+        """The energy of `weights`: the least on the support x, but for directions without use."""
         return self.energy_of(self.weights(x))
 
     def violation(self, x: npt.ArrayLike) -> float:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optiprune.problems import MIQP, FactoredMatrix, InfeasibleProblemError, ProblemError
+from optiprune.problems.boxqp import RANK
 
 
 def box_minimum_by_enumeration(h, b, m):
@@ -60,6 +61,46 @@ def test_unbounded_is_refused():
 def test_singular_and_consistent_gives_the_least_norm():
     p = MIQP(np.ones((2, 2)), [1.0, 1.0], k=2)
     np.testing.assert_allclose(p.weights([1, 1]), [0.5, 0.5], atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("apart", [1e-12, 1e-9, 1e-7, 1e-5, 1e-3])
+def test_nearly_collinear_weights_stay_in_proportion_to_what_they_gain(apart, scale):
+    """One rule at any scale: |w|^2, for a diagonal of 1, is at most 2 gain / RANK."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        G = rng.normal(size=(4, 3))
+        G[:, 1] = G[:, 0] + apart * rng.normal(size=4)
+        G /= np.linalg.norm(G, axis=0)
+        p = MIQP(scale * (G.T @ G), scale * (G.T @ rng.normal(size=4)), k=3)
+        w = p.weights([1, 1, 1])
+        gain = -p.energy([1, 1, 1]) / scale
+        assert w @ w <= 2.0 * gain / RANK * (1.0 + 1e-6)
+        # the first two as one, or better
+        assert p.energy([1, 1, 1]) <= p.energy([1, 0, 1]) + 1e-4 * scale
+        d = 10.0 ** rng.integers(-3, 4, size=3)
+        q = MIQP(p.H * np.outer(d, d), p.b * d, k=3)
+        assert q.energy([1, 1, 1]) == pytest.approx(p.energy([1, 1, 1]), rel=1e-5)
+
+
+def test_a_small_difference_of_columns_is_no_unbounded_energy():
+    """b has a part along a direction that is not used, but the energy has a minimum."""
+    G = np.array([[1.0, 1.0], [0.0, 1e-5]])
+    p = MIQP(G.T @ G, G.T @ [1.0, 5.0], k=2)
+    assert p.energy([1, 1]) == pytest.approx(-0.5, rel=1e-3)
+
+
+def test_active_bounds_with_nearly_collinear_weights():
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        n = int(rng.integers(2, 6))
+        G = rng.normal(size=(n, 1)) + 10.0 ** rng.uniform(-9, -3) * rng.normal(size=(n, n))
+        M = rng.uniform(0.01, 1.0, n)
+        p = MIQP(G.T @ G, G.T @ rng.normal(size=n), k=n, M=M)
+        w = p.weights(np.ones(n))
+        assert (np.abs(w) <= M).all()
+        want = box_minimum_by_enumeration(p.H, p.b, M)
+        assert p.energy(np.ones(n)) == pytest.approx(want, abs=2e-3 * np.abs(p.b).max())
 
 
 @settings(deadline=None, max_examples=80)
