@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from optiprune.problems.boxqp import RANK
+
 __all__ = ["gray_walk", "support_tree", "tree_walk"]
 
 # Gray-code steps between two recomputations
@@ -17,6 +19,9 @@ _REFRESH = 1 << 14
 # additions and multiplications of a descent after which it returns, for the clock to be looked at:
 # about a millisecond, where a single descent to a leaf can take seconds
 _WORK = 1 << 20
+_EPS = float(np.finfo(np.float64).eps)
+# a pivot above this share of its diagonal entry leaves no doubt about the rank (as in `boxqp`)
+_SURE = 1e-4
 
 
 @njit(nogil=True, cache=True)
@@ -161,19 +166,40 @@ def tree_walk(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def _slack(H, M, k, ridge):  # type: ignore[no-untyped-def]
+    """(stretch, shift): no support's true energy is below ``stretch * energy - shift``.
+
+    ``energy`` has at most the ridge on H; true weights w gain ``RANK / 2`` times their squares, in
+    units of a diagonal of 1, unless a bound M stops them, and then they are within M.
+    """
+    bounded = False
+    largest = 0.0
+    for i in range(M.shape[0]):
+        if M[i] > 0.0 and H[i, i] > 0.0:
+            bounded = bounded or M[i] < np.inf
+            largest = max(largest, H[i, i] * M[i] * M[i])
+    if bounded:
+        return 1.0, ridge * k * largest
+    return 1.0 / max(1.0 - 2.0 * ridge / RANK, 0.1), 0.0
+
+
+@njit(nogil=True, cache=True)
 def support_tree(  # type: ignore[no-untyped-def]
     H, b, M, k, x, tried, rows, L, z, w, size, rank, energy, best_x, counters, floats, steps,
     target,
 ):  # fmt: skip
     """Visit every support of size k, with a Cholesky factor that grows and shrinks by a row.
 
-    ``size[d]`` and ``rank[d]`` count the members and the pivots above depth d; members that are
-    collinear with earlier ones get no pivot. counters: [depth, flag]; flag 1: the leaf in x must
-    be evaluated by the caller, since a bound M is active there while its unbounded energy, a
-    lower bound, beats the best. floats: [unused, best]. Returns how many supports were visited,
-    fewer than ``steps`` when it has worked for long.
+    ``size[d]`` and ``rank[d]`` count the members and the pivots above depth d. Small pivots get a
+    ridge of the size of rounding, so that ``energy`` is below that of `MIQP.energy`, by no more
+    than `_slack`, where that leaves directions out. counters: [depth, flag]; flag 1: the leaf in x
+    must be evaluated by the caller, since its energy, a lower bound, beats the best and a bound M
+    is active there or its rank is in doubt. floats: [unused, best]. Returns how many supports were
+    visited, fewer than ``steps`` when it has worked for long.
     """
     n = b.shape[0]
+    ridge = 16.0 * (k + 1) * _EPS
+    stretch, shift = _slack(H, M, k, ridge)
     d = counters[0]
     done = 0
     work = 0
@@ -183,18 +209,24 @@ def support_tree(  # type: ignore[no-untyped-def]
         if d == n:
             done += 1
             d -= 1
-            if energy[n] < floats[1]:
-                # back substitution for the weights, to see whether a bound is active
+            if energy[n] < floats[1] or stretch * energy[n] - shift < floats[1]:
                 r = rank[n]
-                work += r * r
                 inside = energy[n] > -np.inf
-                w[:r] = z[:r]
-                for p in range(r - 1, -1, -1):
-                    w[p] /= L[p, p]
-                    for q in range(p):
-                        w[q] -= L[p, q] * w[p]
-                    if abs(w[p]) > M[rows[p]]:
+                for p in range(r):
+                    if L[p, p] * L[p, p] < _SURE * H[rows[p], rows[p]]:
                         inside = False
+                if inside and energy[n] >= floats[1]:
+                    continue
+                if inside:
+                    # back substitution for the weights, to see whether a bound is active
+                    work += r * r
+                    w[:r] = z[:r]
+                    for p in range(r - 1, -1, -1):
+                        w[p] /= L[p, p]
+                        for q in range(p):
+                            w[q] -= L[p, q] * w[p]
+                        if abs(w[p]) > M[rows[p]]:
+                            inside = False
                 if not inside:
                     counters[1] = 1
                     break
@@ -218,8 +250,10 @@ def support_tree(  # type: ignore[no-untyped-def]
                 work += r * r
                 pivot = H[d, d]
                 rest = b[d]
+                unseen = pivot <= 0.0
                 for p in range(r):
                     v = H[d, rows[p]]
+                    unseen = unseen and v == 0.0
                     for q in range(p):
                         v -= L[r, q] * L[p, q]
                     v /= L[p, p]
@@ -228,17 +262,20 @@ def support_tree(  # type: ignore[no-untyped-def]
                     rest -= v * z[p]
                 x[d] = 1
                 size[d + 1] = size[d] + 1
-                if pivot > 1e-10 * H[d, d] and pivot > 0.0:
+                rank[d + 1] = r
+                if pivot < _SURE * H[d, d]:
+                    pivot += ridge * H[d, d]
+                if pivot > 0.25 * ridge * H[d, d]:
                     L[r, r] = np.sqrt(pivot)
                     z[r] = rest / L[r, r]
                     rows[r] = d
                     rank[d + 1] = r + 1
                     energy[d + 1] = energy[d] - 0.5 * z[r] * z[r]
+                elif unseen and (b[d] == 0.0 or M[d] < np.inf):
+                    energy[d + 1] = energy[d] - (abs(b[d]) * M[d] if b[d] != 0.0 else 0.0)
                 else:
-                    rank[d + 1] = r
-                    # unbounded below if b is outside the range: only the bounds M tell
-                    seen = abs(rest) > 1e-6 * (1.0 + abs(b[d]))
-                    energy[d + 1] = -np.inf if seen else energy[d]
+                    # nothing is known of this one: only the caller can tell
+                    energy[d + 1] = -np.inf
                 d += 1
                 tried[d] = 0
         else:
