@@ -49,8 +49,8 @@ def bound(problem: Problem, *, time_limit: float = 10.0) -> LowerBound:
     long, else spectral shifts and the diagonal of a semidefinite programme (see
     `optiprune.solvers.native.convexify`). `BudgetQP`: the same without its rows, and the convex
     relaxation with them by HiGHS. `MIQP`: all weights free, whatever time that takes (O(n^3)); then
-    the perspective relaxation (see `optiprune.solvers.native.subset_kernels`). -inf if that has no
-    time and the energy with all weights free is unbounded.
+    the perspective relaxation (see `optiprune.solvers.native.subset_kernels`). -inf if no bound
+    holds: weights that H does not see and M does not bound, or a singular H with M for only some.
 
     Parameters
     ----------

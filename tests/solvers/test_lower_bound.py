@@ -68,8 +68,9 @@ def test_miqp_at_any_size_in_its_time() -> None:
     free = problem.energy(np.ones(700, np.int8))
     answer = solvers.get("greedy").solve(problem).energy
     quick, slow = (solvers.bound(problem, time_limit=t) for t in (1e-6, 2.0))
-    assert quick.value == free
-    assert free < slow.value <= answer
+    assert quick.method == "all weights free"
+    assert free - 1e-6 * (problem.offset - free) < quick.value <= free
+    assert quick.value < slow.value <= answer
     assert slow.seconds < 3.5
 
 

@@ -35,14 +35,15 @@ from .subset_diagonal import improve_diagonal
 from .subset_kernels import drop_place, enter, factor, forward_solve, relax_subset
 from .vector import copy
 
-__all__ = ["ASKED", "BOXED", "FREE", "IMPROVED", "NEED", "TRIED", "search_subsets"]
+__all__ = ["ASKED", "BOXED", "FREE", "IMPROVED", "NEED", "PRICE", "TRIED", "search_subsets"]
 
 # counters after those of `branch_kernels`. FREE: free variables of the active node; NEED: how many
 # of them may still be in; ASKED: whether the caller must price ``trial_x``; TRIED, IMPROVED: what
 # the active node has had: a candidate priced, steps of its diagonal; BOXED: all M are finite
 FREE, NEED, ASKED, TRIED, IMPROVED, BOXED = range(8, 14)
-# floats after those of `branch_kernels`: energy of the variables that are in
-CONSTANT = 5
+# floats after those of `branch_kernels`. CONSTANT: energy of the variables that are in; PRICE: a
+# candidate that seems below it is worth the caller's price
+CONSTANT, PRICE = 5, 6
 
 _FRACTION = 1e-6
 _LEAST = 1e-6
@@ -59,10 +60,10 @@ _BARRIER = 0.1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _take(C, b, M, free, w, z, h, counters, floats, at):  # type: ignore[no-untyped-def]
+def _take(C, b, free, w, z, h, counters, floats, at):  # type: ignore[no-untyped-def]
     """The free variable at a place becomes in."""
     f = counters[FREE]
-    floats[CONSTANT] += enter(C, b, M, free, f, at)
+    floats[CONSTANT] += enter(C, b, f, at)
     counters[NEED] -= 1
     _leave(C, b, free, w, z, h, counters, at)
 
@@ -82,7 +83,7 @@ def _leave(C, b, free, w, z, h, counters, at):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _rebuild(H, b0, M, k, fix, node_w, C, b, free, w, z, h, counters, floats):  # type: ignore[no-untyped-def]
+def _rebuild(H, b0, k, fix, node_w, C, b, free, w, z, h, counters, floats):  # type: ignore[no-untyped-def]
     """Lay out the node that ``fix`` describes."""
     n = fix.shape[0]
     f = 0
@@ -105,7 +106,7 @@ def _rebuild(H, b0, M, k, fix, node_w, C, b, free, w, z, h, counters, floats):  
     floats[CONSTANT] = 0.0
     for r in range(f - 1, -1, -1):
         if fix[free[r]] == 1:
-            _take(C, b, M, free, w, z, h, counters, floats, r)
+            _take(C, b, free, w, z, h, counters, floats, r)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -187,7 +188,7 @@ def _choose(  # type: ignore[no-untyped-def]
                 z2[r] = z[r + (r >= m)]
             start = constant
             if side == 1:
-                start += enter(C2, b2, M, free2, f, m)
+                start += enter(C2, b2, f, m)
             drop_place(C2, b2, free2, f, m)
             value, lower = relax_subset(
                 C2, b2, M, free2, f - 1, need - side, d, w2, z2, p2, h2, work, state, places, L,
@@ -248,7 +249,7 @@ def search_subsets(  # type: ignore[no-untyped-def]
                 continue
             copy(node_fix[slot], fix)
             copy(node_d[slot], d)
-            _rebuild(H, b0, M, k, fix, node_w[slot], C, b, free, w, z, h, counters, floats)
+            _rebuild(H, b0, k, fix, node_w[slot], C, b, free, w, z, h, counters, floats)
             counters[NODES] += 1
             counters[ACTIVE] = 1
             counters[LAST] = -1
@@ -261,7 +262,7 @@ def search_subsets(  # type: ignore[no-untyped-def]
             if need > 0:
                 for r in range(f):
                     fix[free[r]] = 1
-                    floats[CONSTANT] += enter(C, b, M, free, f, r)
+                    floats[CONSTANT] += enter(C, b, f, r)
             else:
                 for r in range(f):
                     fix[free[r]] = 0
@@ -303,7 +304,9 @@ def search_subsets(  # type: ignore[no-untyped-def]
             counters[TRIED] = 1
             price = _priced(C, b, f, need, h, z, L, score, b2, places) + constant
             # with bounds, one in a few: the caller's price is dear, and often above this one
-            if price < cutoff and (counters[BOXED] == 0 or counters[NODES] % _BOXED_EVERY == 1):
+            if price < floats[PRICE] and (
+                counters[BOXED] == 0 or counters[NODES] % _BOXED_EVERY == 1
+            ):
                 for i in range(n):
                     trial_x[i] = fix[i] == 1
                 for a in range(need):
@@ -323,7 +326,7 @@ def search_subsets(  # type: ignore[no-untyped-def]
         for r in range(f - 1, -1, -1):
             if h[r] - first_out >= slack and h[r] > first_out and counters[NEED] > 0:
                 fix[free[r]] = 1
-                _take(C, b, M, free, w, z, h, counters, floats, r)
+                _take(C, b, free, w, z, h, counters, floats, r)
                 changed = True
                 count += 1
             elif last_in - h[r] >= slack and h[r] < last_in:
@@ -351,7 +354,7 @@ def search_subsets(  # type: ignore[no-untyped-def]
         if forced >= 0:
             fix[free[chosen]] = forced
             if forced == 1:
-                _take(C, b, M, free, w, z, h, counters, floats, chosen)
+                _take(C, b, free, w, z, h, counters, floats, chosen)
             else:
                 _leave(C, b, free, w, z, h, counters, chosen)
             continue
@@ -386,7 +389,7 @@ def search_subsets(  # type: ignore[no-untyped-def]
         counters[SIDE] = side
         fix[i] = side
         if side == 1:
-            _take(C, b, M, free, w, z, h, counters, floats, chosen)
+            _take(C, b, free, w, z, h, counters, floats, chosen)
         else:
             _leave(C, b, free, w, z, h, counters, chosen)
     return done

@@ -38,12 +38,8 @@ from .vector import FAST
 
 __all__ = ["back_solve", "drop_place", "enter", "factor", "forward_solve", "gains", "relax_subset"]
 
-# a Schur complement below this share of its diagonal entry counts as zero: collinear
-_COLLINEAR = 1e-10
-# part of b (of size 1) outside the range of a singular matrix that is taken as real, and the energy
-# that stands for one that is unbounded below
-_RANGE = 1e-6
-_UNBOUNDED = -1e12
+# a pivot (its diagonal entry was 1, eigenvalues are 64 eps and more) that only rounding can make
+_LOST = 4.0 * float(np.finfo(np.float64).eps)
 # halvings that place the threshold between the states
 _HALVINGS = 50
 # share of z that is spread evenly before w is minimised for it
@@ -93,16 +89,16 @@ def back_solve(L, s, y):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def enter(C, b, M, free, f, at):  # type: ignore[no-untyped-def]
+def enter(C, b, f, at):  # type: ignore[no-untyped-def]
     """Minimise out the variable at place ``at``, which is left there: its energy (<= 0).
 
-    The diagonal was 1 before anything was minimised out.
+    The diagonal was 1 before anything was minimised out. -inf if rounding has eaten the pivot: then
+    no bound comes from this node.
     """
-    i = free[at]
     pivot = C[at, at]
     rest = b[at]
     change = 0.0
-    if pivot > _COLLINEAR:
+    if pivot > _LOST:
         change = -0.5 * rest * rest / pivot
         col = C[at]
         for r in range(f):
@@ -114,10 +110,8 @@ def enter(C, b, M, free, f, at):  # type: ignore[no-untyped-def]
                         if q != at:
                             row[q] -= u * col[q]
                     b[r] -= u * rest
-    elif M[i] < np.inf:
-        change = -abs(rest) * M[i]
-    elif abs(rest) > _RANGE:
-        change = _UNBOUNDED
+    else:
+        change = -np.inf
     return change
 
 

@@ -27,14 +27,13 @@ from .branch_kernels import (
 )
 from .chunks import Incumbent, run_chunks
 from .subset_bound import all_free
-from .subset_branch import ASKED, BOXED, FREE, NEED, search_subsets
+from .subset_branch import ASKED, BOXED, FREE, NEED, PRICE, search_subsets
 from .subset_relaxation import (
     EIGEN_S,
     Scratch,
     SubsetForm,
     SubsetRoot,
     relax_root,
-    rounding,
     subset_form,
 )
 
@@ -57,18 +56,23 @@ def prove_subset(
     deadline = watch.start + watch.limits.time_s - incumbent.reserve_s
     if reason is not None:
         return False, reason, -math.inf, {}
-    free = all_free(problem) if time.perf_counter() + EIGEN_S * n**3 < deadline else -math.inf
-    if time.perf_counter() + 6.0 * EIGEN_S * n**3 > deadline:
-        return False, "time", free, {}
-    form = subset_form(problem)
-    w = problem.weights(incumbent.x)
-    # at the best weights b'w is twice what they gain, and 1/2 w'Hw once
+    # of the gain, not of the terms of the energy, which large weights make far larger: at the best
+    # weights b'w is twice what they gain, and 1/2 w'Hw once
     gain = 3.0 * abs(incumbent.energy - problem.offset)
-    tolerance = max(gap * gain, rounding(problem, w)) + form.slack(w)
+    rounding = 16.0 * n * float(np.finfo(np.float64).eps) * (gain + abs(problem.offset))
+    tolerance = max(gap * gain, rounding)
+    bound = all_free(problem) if time.perf_counter() + EIGEN_S * n**3 < deadline else -math.inf
+    if incumbent.energy - bound <= tolerance:
+        return True, reason, min(bound, incumbent.energy), {"nodes": 1}
+    if time.perf_counter() + 6.0 * EIGEN_S * n**3 > deadline:
+        return False, "time", bound, {}
+    form = subset_form(problem)
+    if form is None:
+        return False, reason, bound, {}
     scratch = Scratch(n)
-    cutoff = (incumbent.energy - tolerance - form.offset) / form.scale
+    cutoff = form.inward(incumbent.energy - tolerance)
     root = relax_root(form, scratch, deadline=deadline, cutoff=cutoff)
-    bound = max(free, form.offset + form.scale * root.bound)
+    bound = max(bound, form.outward(root.bound))
     tree = SubsetTree(problem, form, root, scratch, incumbent, tolerance, memory_mb)
     # a pass cannot be cut short: what one takes is kept back from the limit
     incumbent.reserve_s += _PASS * root.pace
@@ -76,22 +80,26 @@ def prove_subset(
         reason = tree.search(watch, incumbent, math.inf)
     except KeyboardInterrupt:
         reason = "interrupted"
-    finished = tree.done and not tree.asked
     if not tree.asked:
         bound = max(bound, tree.bound)
+    bound = min(bound, incumbent.energy)
+    # a tree that is done leaves nothing below its cutoff
+    finished = tree.done and not tree.asked
     proven = finished or incumbent.energy - bound <= tolerance
-    w = problem.weights(incumbent.x)
-    bound = min(bound - form.slack(w) - rounding(problem, w), incumbent.energy)
     extra = {
         "nodes": tree.nodes,
-        "root_bound": max(tree.root, form.offset + form.scale * root.bound),
+        "root_bound": max(tree.root, form.outward(root.bound)),
         "fixed": tree.fixed,
     }
     return proven, reason, bound, extra
 
 
 class SubsetTree:
-    """One search tree; bounds and energies here are the problem's."""
+    """One search tree; bounds and energies here are the problem's.
+
+    A support is left by a bound that holds, or priced by `MIQP.energy`, so that a tree that is done
+    is a proof whatever H is.
+    """
 
     def __init__(
         self,
@@ -126,17 +134,18 @@ class SubsetTree:
         self.counters[SLOTS] = places
         self.counters[LAST] = -1
         self.counters[FREE], self.counters[NEED] = n, form.k
-        self.floats = np.zeros(6)
-        self.floats[BEST] = self._inward(incumbent.energy)
-        self.floats[TOLERANCE] = tolerance / form.scale
+        self.floats = np.zeros(7)
+        self.tolerance = tolerance
+        self.floats[TOLERANCE] = tolerance / (form.scale * form.stretch)
+        self._aim(incumbent.energy)
         self.floats[PARENT] = root.bound
         self.floats[ROOT] = -np.inf
 
-    def _inward(self, energy: float) -> float:
-        return (energy - self.form.offset) / self.form.scale
-
-    def _outward(self, value: float) -> float:
-        return self.form.offset + self.form.scale * value
+    def _aim(self, energy: float) -> None:
+        """What is to be beaten: by a bound, and by the price of a candidate."""
+        f = self.form
+        self.floats[BEST] = f.inward(energy)
+        self.floats[PRICE] = (energy - self.tolerance - f.offset) / f.scale
 
     @property
     def nodes(self) -> int:
@@ -149,7 +158,7 @@ class SubsetTree:
 
     @property
     def root(self) -> float:
-        return self._outward(float(self.floats[ROOT]))
+        return self.form.outward(float(self.floats[ROOT]))
 
     @property
     def asked(self) -> bool:
@@ -165,12 +174,12 @@ class SubsetTree:
         """A lower bound on the energy of every support."""
         cutoff = float(self.floats[BEST] - self.floats[TOLERANCE])
         waiting = float(open_bound(self.node_bound, self.heap, self.counters, self.floats))
-        return self._outward(min(cutoff, waiting))
+        return self.form.outward(min(cutoff, waiting))
 
     def search(self, watch: Watch, incumbent: Incumbent, passes: float) -> str | None:
         """Make up to ``passes`` more passes over nodes; what stopped it, or None."""
         s, f = self.scratch, self.form
-        target = self._inward(watch.limits.target)
+        target = f.inward(watch.limits.target)
 
         def advance(count: int) -> tuple[int, bool]:
             did = int(
@@ -193,6 +202,8 @@ class SubsetTree:
         """Take the kernel's candidate by its true energy, filled up to k members."""
         x = self.trial_x.copy()
         x[np.flatnonzero(x == 0)[: self.form.k - int(x.sum())]] = 1
-        incumbent.offer(x, self.problem.energy(x))
-        self.floats[BEST] = min(float(self.floats[BEST]), self._inward(incumbent.energy))
+        assert incumbent.x is not None
+        if not np.array_equal(x, incumbent.x):
+            incumbent.offer(x, self.problem.energy(x))
+            self._aim(incumbent.energy)
         self.counters[ASKED] = 0

@@ -154,6 +154,7 @@ def tree_of(problem: MIQP, x: np.ndarray, memory_mb: int = 16) -> tuple[SubsetTr
     incumbent = Incumbent(problem, Watch(Limits()))
     incumbent.measure(x)
     form = subset_form(problem)
+    assert form is not None
     scratch = Scratch(problem.n)
     root = relax_root(form, scratch)
     return SubsetTree(problem, form, root, scratch, incumbent, 1e-9, memory_mb), incumbent
@@ -198,6 +199,7 @@ def test_the_bound_holds_at_any_point() -> None:
         best = solvers.get("exhaustive").solve(problem)
         assert best.x is not None
         form, s = subset_form(problem), Scratch(n)
+        assert form is not None
         slack = tolerance(problem, best.x) / form.scale
         w, z, d = np.random.default_rng(seed).normal(size=n), np.ones(n), form.d.copy()
         for rounds in (0, 1, 1, 5):
@@ -205,7 +207,7 @@ def test_the_bound_holds_at_any_point() -> None:
                 form.H, form.b, form.M, np.arange(n), n, k, d, w, z, np.empty(n), np.empty(n),
                 s.work, s.whole[0], s.whole[1], s.L, np.inf, 0.0, rounds,
             )  # fmt: skip
-            assert bound <= (best.energy - problem.offset) / form.scale + slack
+            assert bound <= form.inward(best.energy) + slack
             improve_diagonal(
                 form.H, np.arange(n), n, d, w, z, 1e-3, s.L, s.R, s.S, s.wide[0], s.wide[1]
             )
@@ -217,6 +219,7 @@ def test_the_relaxation_against_its_definition() -> None:
     """At the minimum, z is best for w, w for z, and the bound meets the value."""
     problem = well_conditioned(20, 6, 9)
     form, s = subset_form(problem), Scratch(20)
+    assert form is not None
     w, z, p, h = np.zeros(20), np.zeros(20), np.zeros(20), np.zeros(20)
     value, bound = relax_subset(
         form.H, form.b, form.M, np.arange(20), 20, 6, form.d, w, z, p, h, s.work, s.whole[0],
@@ -237,6 +240,7 @@ def test_the_relaxation_against_its_definition() -> None:
 def test_the_diagonal_improves_the_bound() -> None:
     problem = layer_miqp(40, 12, correlation=0.9, seed=0)
     form = subset_form(problem)
+    assert form is not None
     s = Scratch(40)
     w, z = np.zeros(40), np.zeros(40)
     _, uniform = relax_subset(
