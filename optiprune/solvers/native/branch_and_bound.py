@@ -63,7 +63,9 @@ class BranchAndBound(BaseSolver):
 
     For an `MIQP` (best subset with continuous weights) the relaxation is the perspective one, with
     a diagonal that is improved at every node; see `subset_kernels`. n = 32 takes up to seconds,
-    n = 64 up to minutes. A singular H is treated as one with a ridge of 1e-11 of its diagonal.
+    n = 64 up to minutes. Where H is singular, supports within some 1e-3 of the best are visited one by
+    one; if then only some weights have a finite M, no bound is claimed. An `MIQP` with a support
+    that is unbounded below raises ProblemError once that support is priced.
 
     Source: Billionnet, Elloumi and Plateau, "Improving the performance of standard solvers for
     quadratic 0-1 programs by a tight convex reformulation: the QCR method", Discrete Applied
