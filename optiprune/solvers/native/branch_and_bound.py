@@ -63,8 +63,8 @@ class BranchAndBound(BaseSolver):
 
     For an `MIQP` (best subset with continuous weights) the relaxation is the perspective one, with
     a diagonal that is improved at every node; see `subset_kernels`. n = 32 takes up to seconds,
-    n = 64 up to minutes. Where H is singular, supports within some 1e-3 of the best are visited one by
-    one; if then only some weights have a finite M, no bound is claimed. An `MIQP` with a support
+    n = 64 up to minutes. Where H is singular, supports within some 1e-3 of the best are visited one
+    by one; if then only some weights have a finite M, no bound is claimed. An `MIQP` with a support
     that is unbounded below raises ProblemError once that support is priced.
 
     Source: Billionnet, Elloumi and Plateau, "Improving the performance of standard solvers for
