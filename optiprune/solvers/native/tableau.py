@@ -34,25 +34,27 @@ class Tableau:
     T : (n + 1, n + 1) float64; row and column n belong to b
     inside : (n,) bool, the variables swept in. A support may hold more: a variable that is
         collinear with others of the support is left out, gets weight 0 and costs nothing.
+    H, b : (n, n) and (n,) float64, as given
+    floor : (n,) Schur complements up to which a variable counts as collinear
     """
 
-    __slots__ = ("T", "_H", "_b", "_diagonal", "_since", "inside")
+    __slots__ = ("H", "T", "_since", "b", "floor", "inside")
 
     def __init__(self, H: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> None:
         n = len(b)
-        self._H = H
-        self._b = b
-        self._diagonal = np.maximum(H.diagonal(), 0.0)
+        self.H = H
+        self.b = b
+        self.floor = _COLLINEAR * np.maximum(H.diagonal(), 0.0)
         self.T = np.empty((n + 1, n + 1))
         self.inside = np.zeros(n, dtype=bool)
         self._since = 0
         self._reset()
 
     def _reset(self) -> None:
-        n = len(self._b)
-        self.T[:n, :n] = self._H
-        self.T[:n, n] = self._b
-        self.T[n, :n] = self._b
+        n = len(self.b)
+        self.T[:n, :n] = self.H
+        self.T[:n, n] = self.b
+        self.T[n, :n] = self.b
         self.T[n, n] = 0.0
         self.inside[:] = False
         self._since = 0
@@ -70,7 +72,7 @@ class Tableau:
         # the largest pivot first, as in a pivoted Cholesky factorisation
         while left:
             d = self.T.diagonal()[left]
-            ok = d > _COLLINEAR * self._diagonal[left]
+            ok = d > self.floor[left]
             if not ok.any():
                 break
             at = int(np.argmax(np.where(ok, d, -1.0)))
@@ -82,15 +84,15 @@ class Tableau:
     def _load_at_once(self, members: npt.NDArray[np.intp]) -> bool:
         """Sweep all members by a Cholesky factorisation; False if they are nearly collinear."""
         S = np.asarray(members, dtype=np.intp)
-        n = len(self._b)
+        n = len(self.b)
         if len(S) < 8:
             return False
-        hss = self._H[np.ix_(S, S)]
+        hss = self.H[np.ix_(S, S)]
         try:
             factor = np.linalg.cholesky(hss)
         except np.linalg.LinAlgError:
             return False
-        if (factor.diagonal() ** 2 <= 1e3 * _COLLINEAR * self._diagonal[S]).any():
+        if (factor.diagonal() ** 2 <= 1e3 * self.floor[S]).any():
             return False
         root = solve_triangular(factor, np.eye(len(S)), lower=True)
         P = root.T @ root
@@ -110,7 +112,7 @@ class Tableau:
 
     def can_enter(self, i: int) -> bool:
         """Whether i, not inside, is independent of those inside."""
-        return bool(self.T[i, i] > _COLLINEAR * self._diagonal[i])
+        return bool(self.T[i, i] > self.floor[i])
 
     def enter(self, i: int) -> None:
         """Sweep i in; `can_enter` must hold."""
@@ -128,28 +130,28 @@ class Tableau:
             self.refresh()
 
     def _sweep(self, i: int) -> None:
-        _pivot(self.T, i, self.inside)
+        pivot(self.T, i, self.inside)
         self.inside[i] = True
 
     def _unsweep(self, i: int) -> None:
         self.inside[i] = False
-        _unpivot(self.T, i, self.inside)
+        unpivot(self.T, i, self.inside)
 
     def weights(self) -> npt.NDArray[np.float64]:
         """Best weights, (n,), zero outside."""
-        n = len(self._b)
+        n = len(self.b)
         return np.where(self.inside, self.T[:n, n], 0.0)
 
     def energy(self) -> float:
         """``min 1/2 w'Hw - b'w`` on the support, which is ``-1/2 b'w``."""
-        return -0.5 * float(self._b @ self.weights())
+        return -0.5 * float(self.b @ self.weights())
 
     def removal_costs(self) -> npt.NDArray[np.float64]:
         """Rise of energy for taking each inside variable out, (n,): ``w_p^2 / (2 P_pp)``.
 
         0 for variables outside (one of the support that is collinear costs nothing).
         """
-        n = len(self._b)
+        n = len(self.b)
         d = self.T.diagonal()[:n]
         w = self.T[:n, n]
         return np.where(self.inside, w * w / (2.0 * np.where(self.inside, d, 1.0)), 0.0)
@@ -159,10 +161,10 @@ class Tableau:
 
         0 for those inside and for collinear ones.
         """
-        n = len(self._b)
+        n = len(self.b)
         s = self.T.diagonal()[:n]
         r = self.T[:n, n]
-        ok = ~self.inside & (s > _COLLINEAR * self._diagonal)
+        ok = ~self.inside & (s > self.floor)
         return np.where(ok, r * r / (2.0 * np.where(ok, s, 1.0)), 0.0)
 
     def exchange_deltas(
@@ -173,20 +175,20 @@ class Tableau:
         ``w_p^2 / (2 P_pp) - (r_q + B_pq w_p / P_pp)^2 / (2 (s_q + B_pq^2 / P_pp))``, in which p
         leaves and q enters; ``out`` must be inside. inf where q is collinear with what remains.
         """
-        n = len(self._b)
+        n = len(self.b)
         d = self.T.diagonal()
         p = d[out][:, None]
         w = self.T[out, n][:, None]
         B = self.T[np.ix_(out, into)]
         s = d[into] + B * B / p
         r = self.T[into, n] + B * (w / p)
-        ok = s > _COLLINEAR * self._diagonal[into]
+        ok = s > self.floor[into]
         gain = np.where(ok, r * r / (2.0 * np.where(ok, s, 1.0)), -np.inf)
         return np.asarray(w * w / (2.0 * p) - gain)
 
 
 @njit(nogil=True, cache=True)
-def _pivot(T, i, inside):  # type: ignore[no-untyped-def]
+def pivot(T, i, inside):  # type: ignore[no-untyped-def]
     """Sweep i in; ``inside[i]`` is still False.
 
     With d = T_ii and u the column of i, an entry (a, c) gains ``u_a u_c / d`` where both are
@@ -206,8 +208,8 @@ def _pivot(T, i, inside):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _unpivot(T, i, inside):  # type: ignore[no-untyped-def]
-    """Sweep i out; ``inside[i]`` is False already. The inverse of `_pivot`.
+def unpivot(T, i, inside):  # type: ignore[no-untyped-def]
+    """Sweep i out; ``inside[i]`` is False already. The inverse of `pivot`.
 
     With p = T_ii = P_ii, an entry (a, c) gains ``u_a u_c / p`` where both are outside and loses it
     elsewhere.
@@ -230,7 +232,7 @@ def _add_rank_one(T, i, d, inner, outer, inside):  # type: ignore[no-untyped-def
     """Add ``T_ai / d`` times ``inner`` to the rows a inside, times ``outer`` to the others."""
     m = T.shape[0]
     for a in range(m):
-        u = T[a, i] / d
+        u = T[i, a] / d  # not T[a, i]: what asymmetry rounding leaves would grow
         if a == i or u == 0.0:
             continue
         row = T[a]
