@@ -36,7 +36,7 @@ _REMEDY = {
     BudgetQP: (
         "use 'highs', 'pyomo' or 'exhaustive', or a QUBO by optiprune.problems.to_penalty_qubo"
     ),
-    MIQP: "use 'local-search', 'exact', 'exhaustive' or 'pyomo' with a MIQP back end such as scip",
+    MIQP: "use 'tabu', 'local-search', 'exact' or 'pyomo' with a MIQP back end such as scip",
 }
 
 

@@ -40,10 +40,11 @@ _TABU_N = 256
 class Auto(BaseSolver):
     """Chooses by type and size; ``stats.message`` says what was chosen and why.
 
-    Few assignments: exhaustive, or branch and bound where that is faster. `MIQP`: local search
-    (support exchanges). `BudgetQP`: annealing. `CardinalityQP`: tabu search up to 256 variables,
-    tabu search and annealing by turns beyond. `QUBO`: annealing, then tabu search from there (the
-    first leads where coefficients span decades, the second elsewhere).
+    Few assignments: exhaustive, or branch and bound where that is faster. `MIQP`: tabu search
+    over supports, local search where weights are bounded. `BudgetQP`: annealing. `CardinalityQP`:
+    tabu search up to 256 variables, tabu search and annealing by turns beyond. `QUBO`: annealing,
+    then tabu search from there (the first leads where coefficients span decades, the second
+    elsewhere).
 
     Attributes
     ----------
@@ -76,8 +77,10 @@ class Auto(BaseSolver):
                 return BranchAndBound(), f"{count} assignments: few enough for a proof by bounds"
             return Exhaustive(), f"only {count} assignments, all of them can be visited"
         if isinstance(problem, MIQP):
+            if np.isinf(problem.M).all():
+                return self._tabu(problem), "supports with re-fitted weights: exchange tabu"
             starts = _scaled(LocalSearch().starts_for(problem), self.effort)
-            return LocalSearch(starts=starts), "supports with re-fitted weights: exact exchanges"
+            return LocalSearch(starts=starts), "supports with bounded weights: exact exchanges"
         if isinstance(problem, BudgetQP):
             solver = Annealing()
             return (
@@ -92,13 +95,17 @@ class Auto(BaseSolver):
             return Rounds(self.effort), (
                 f"{n} variables at fixed cardinality: tabu and annealing by turns above {_TABU_N}"
             )
+        return self._tabu(
+            problem
+        ), f"{n} variables at fixed cardinality: exchange tabu leads up to {_TABU_N}"
+
+    def _tabu(self, problem: CardinalityQP | MIQP) -> Tabu:
         tabu = Tabu()
-        tabu = replace(
+        return replace(
             tabu,
             iterations=_scaled(tabu.iterations_for(problem), self.effort),
             settled=_scaled(tabu.settled_for(problem), self.effort),
         )
-        return tabu, f"{n} variables at fixed cardinality: exchange tabu leads up to {_TABU_N}"
 
     def _alike(self, problem: Any) -> Hashable:
         solver, why = self.choose(problem)

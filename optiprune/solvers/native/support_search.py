@@ -11,8 +11,20 @@ import numpy.typing as npt
 from optiprune.problems import MIQP
 from optiprune.solvers.base import Watch
 
-from .chunks import Incumbent
+from .chunks import Incumbent, run_chunks
+from .exchange import (
+    ACCEPTED,
+    BEST,
+    BEST_STEP,
+    CURRENT,
+    MARGIN,
+    RESTARTS,
+    RUN_BEST,
+    STEP,
+)
 from .instance import OutOfTime
+from .rng import new_state
+from .support_tabu import support_tabu
 from .tableau import Tableau
 
 __all__ = ["SupportSearch"]
@@ -21,6 +33,12 @@ __all__ = ["SupportSearch"]
 _TRIED = 16
 # above this, a time limit is looked at while a tableau is being built
 _LARGE = 512
+# what enters in tabu search is so many times further from collinear than it has to be
+_WELL_APART = 1e3
+# exchanges between two rebuilds of a tableau, at least
+_REFRESH = 200
+# steps of the first chunk of tabu search: some 100 microseconds
+_FIRST_STEPS = 32
 
 _Bits = npt.NDArray[np.int8]
 
@@ -39,6 +57,7 @@ class SupportSearch:
         self.watch = watch
         self.incumbent = incumbent
         self.generator = np.random.default_rng(seed)
+        self.seed = seed
         self.bounded = bool(np.isfinite(problem.M).any())
         self._tableau: Tableau | None = None
 
@@ -72,10 +91,7 @@ class SupportSearch:
         if reason is not None:
             return reason
         n, k = self.problem.n, self.problem.k
-        if x0 is not None:
-            x = self.repair(x0)
-        else:
-            x = self.greedy("both")
+        x = self.start(x0)
         done = 0
         while True:
             reason = self.descend(x)
@@ -85,6 +101,81 @@ class SupportSearch:
             self.watch.restarts += 1
             x = np.zeros(n, np.int8)
             x[self.generator.permutation(n)[:k]] = 1
+
+    def start(self, x0: _Bits | None) -> _Bits:
+        """x0 with its size repaired or, without one, the better of two greedy supports."""
+        return self.greedy("both") if x0 is None else self.repair(x0)
+
+    def tabu(
+        self,
+        x: _Bits,
+        steps: float,
+        *,
+        rows: int,
+        tenure: int,
+        spread: int,
+        stall: int,
+        weakest: int,
+        strongest: int,
+        settled: int,
+    ) -> str | None:
+        """`support_tabu` from x, whose members' weights have no bounds."""
+        settled_x = self._independent(x)
+        if settled_x is None:
+            return None
+        x, problem, t = settled_x, self.problem, self.tableau
+        n = problem.n
+        counters = np.zeros(16, np.int64)
+        floats = np.zeros(8)
+        floats[[CURRENT, BEST, RUN_BEST]] = 0.5 * t.T[n, n]
+        floats[MARGIN] = 1e-12 * (1.0 + abs(float(t.T[n, n])))
+        best_x = x.copy()
+        until = np.full(n, -1, np.int64)
+        vectors = np.empty((4, n))
+        rng = new_state(self.seed)
+        target = self.watch.limits.target - problem.offset
+        floor = _WELL_APART * t.floor
+        refresh = max(_REFRESH, 4 * problem.k)
+
+        def advance(ask: int) -> tuple[int, bool]:
+            before = counters.copy()
+            ended = support_tabu(
+                t.T, t.H, t.b, floor, t.inside, until, best_x, rng, counters, floats, vectors,
+                ask, rows, tenure, spread, stall, weakest, strongest, settled, refresh, target,
+            )  # fmt: skip
+            did = counters - before
+            self.watch.moves += int(did[STEP])
+            self.watch.accepted += int(did[ACCEPTED])
+            self.watch.restarts += int(did[RESTARTS])
+            if counters[BEST_STEP] != before[BEST_STEP]:
+                self.incumbent.offer(best_x.copy(), float(floats[BEST]) + problem.offset)
+            return int(did[STEP]), bool(ended)
+
+        return run_chunks(self.watch, self.incumbent, advance, steps, first=_FIRST_STEPS)
+
+    def _independent(self, x: _Bits) -> _Bits | None:
+        """x loaded, with every collinear member exchanged for one that gains; None if none does.
+
+        Then x keeps as much as keeping everything would.
+        """
+        x = x.copy()
+        self._load(x)
+        t = self.tableau
+        tolerance = 1e-12 * (1.0 + abs(t.energy()))
+        while True:
+            idle = np.flatnonzero((x == 1) & ~t.inside)
+            if len(idle) == 0:
+                break
+            self._check()
+            gain = np.where(x == 0, t.gains(), 0.0)
+            q = int(np.argmax(gain))
+            if not gain[q] > tolerance:
+                self.incumbent.measure(x)
+                return None
+            x[idle[0]], x[q] = 0, 1
+            t.enter(q)
+        self.incumbent.measure(x)
+        return x
 
     def _check(self) -> None:
         if self.incumbent.reason_to_stop() == "time":

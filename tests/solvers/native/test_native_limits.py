@@ -37,7 +37,7 @@ _ENDLESS = {
 }
 _KINDS = {
     "annealing": ["qubo", "pruning", "groups", "budget"],
-    "tabu": ["qubo", "pruning", "groups"],
+    "tabu": ["qubo", "pruning", "groups", "miqp"],
     "local-search": ["qubo", "pruning", "groups", "budget", "miqp"],
     "auto": ["qubo", "pruning", "groups", "budget", "miqp"],
     "greedy": ["qubo", "pruning", "groups", "budget", "miqp"],
@@ -251,7 +251,7 @@ class TestAuto:
          ("qubo", 100, "annealing and tabu"), ("cardinality", 100, "tabu"),
          ("cardinality", 256, "tabu"), ("cardinality", 257, "annealing and tabu"),
          ("cardinality", 21, "exact"), ("budget", 60, "annealing"),
-         ("miqp", 40, "local-search"), ("miqp", 10, "exhaustive")],
+         ("miqp", 40, "tabu"), ("miqp", 10, "exhaustive")],
     )  # fmt: skip
     def test_says_what_it_chose_and_why(self, kind, n, chosen, make):
         sol = get("auto").solve(make(kind, n, 0), stop=TimeLimit(0.5))
