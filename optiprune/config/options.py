@@ -17,6 +17,7 @@ __all__ = [
     "Config",
     "CurvatureOptions",
     "InitialOptions",
+    "JointOptions",
     "LayerOptions",
     "PruneOptions",
     "RefitOptions",
@@ -281,6 +282,28 @@ class RefitOptions(_Section):
     )
 
 
+class JointOptions(_Section):
+    """Masks for weights that are re-fitted: best subsets, in reconstruction with `prune.refit`."""
+
+    enabled: bool = Field(
+        True,
+        description="Choose each row's mask for the values after the refit, by the solver's "
+        "answers to best-subset problems (MIQP). false, and always with a pattern or a solver "
+        "that does not take MIQP: choose it for the values before, and refit once.",
+    )
+    start: Literal["admm", "initial"] = Field(
+        "admm",
+        description="'admm': the support that ADMM finds for the whole layer, where its error "
+        "after the refit is lower than that of the first mask; 'initial': the first mask.",
+    )
+    size: int = Field(
+        128, ge=2, description="Weights in a batch, half kept and half pruned; all others re-fit."
+    )
+    rounds: int = Field(
+        2, ge=0, description="Batches of a row, one after the other, until one changes nothing."
+    )
+
+
 class Config(_Section):
     """The whole configuration of `optimize_masks`."""
 
@@ -308,6 +331,7 @@ class Config(_Section):
     curvature: CurvatureOptions = Field(CurvatureOptions(), description="")
     accept: AcceptOptions = Field(AcceptOptions(), description="")
     refit: RefitOptions = Field(RefitOptions(), description="")
+    joint: JointOptions = Field(JointOptions(), description="", json_schema_extra=_RECONSTRUCTION)
     solver: dict[str, Any] = Field(
         {"name": "auto"},
         description="Solver by name with its hyperparameters, as `optiprune solvers` lists them; "

@@ -19,12 +19,15 @@ from optiprune.curvature.capture import forward_order
 from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.gram import LayerGram, collect_grams
 from optiprune.curvature.layers import LayerError, PrunableLayer
-from optiprune.refit import refit_rows
-from optiprune.solvers import Solver, Status, Stop, UnsupportedProblemError
+from optiprune.problems import MIQP
+from optiprune.refit import RefitResult
+from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
 from .budgets import pattern_of
 from .errors import RunInterruptedError, StepFailedError
+from .joint_search import JointSearch, within_budgets
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
+from .row_blocks import Judged, row_blocks
 from .row_search import check_pattern_mask
 from .row_solving import RowAnswer, RowTask, solve_rows
 
@@ -33,7 +36,6 @@ __all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord", "reconstruct
 Bools = npt.NDArray[np.bool_]
 Progress = Callable[[RowBlockRecord], None]
 
-_BLOCK = 64
 # changes below this share of a row's output energy are rounding
 _ROUNDING = 1e-12
 
@@ -169,28 +171,26 @@ class _Run:
         weight = self.dense[layer.parameter]
         w = weight.to(torch.float64).reshape(shape)
         first = self.result.masks[layer.parameter].reshape(shape)
-        mask = self._search(number, layer, gram, held, w)
-        search_s = time.perf_counter() - start
-        start = time.perf_counter()
+        fit: RefitResult | None = None
+        if not self.config.prune.refit:
+            mask = self._search(number, layer, gram, held, w)
+            search_s, refit_s = time.perf_counter() - start, 0.0
+        else:
+            joint = self._joint(number, layer, gram, held, w)
+            mask, fit = joint.mask, joint.fit
+            refit_s = joint.refit_s
+            search_s = time.perf_counter() - start - refit_s
         masked = torch.where(mask, w, 0.0)
-        values, failed, damped, rejected = masked, 0, 0, 0
-        if self.config.prune.refit:
-            fit = refit_rows(
-                gram.H,
-                gram.cross(w),
-                gram.target_energy(w),
-                mask,
-                masked,
-                self.config.refit.damping,
-            )
+        values, rejected = masked, 0
+        if fit is not None:
             values = fit.values
             if held is not None:
                 rise = held.error(values, w) - held.error(masked, w)
                 undo = rise > self.config.accept.tolerance + _ROUNDING * held.target_energy(w)
                 values = torch.where(undo[:, None], masked, values)
                 rejected = int(undo.sum())
-            failed, damped = int(fit.failed.sum()), int(fit.raised.sum())
-        refit_s = time.perf_counter() - start
+        failed = 0 if fit is None else int(fit.failed.sum())
+        damped = 0 if fit is None else int(fit.raised.sum())
         final = values.reshape(layer.shape).to(weight.dtype)
         self.weights[layer.parameter] = final
         if self.result.values is not None:
@@ -225,6 +225,48 @@ class _Run:
             )
         )
         self.result.masks[layer.parameter] = mask.reshape(layer.shape)
+
+    def _joint(
+        self,
+        number: int,
+        layer: PrunableLayer,
+        gram: LayerGram,
+        held: LayerGram | None,
+        w: Tensor,
+    ) -> JointSearch:
+        """The mask and its refit, chosen together where the solver and the pattern allow."""
+        options = self.config.joint
+        pattern = pattern_of(layer, self.config)
+        subsets = options.enabled and pattern is None
+        subsets = subsets and MIQP in self.solver.capabilities.problems
+        shape = (layer.rows, layer.cols)
+        first = self.result.masks[layer.parameter].reshape(shape)
+        if not subsets:
+            first = self._search(number, layer, gram, held, w)
+        search = JointSearch(gram, held, w, first, self.config)
+        if options.enabled and options.start == "admm":
+            by_row = self.config.prune.scope == "row"
+            search.start(lambda score: within_budgets(score, first, by_row, pattern))
+        if subsets and options.rounds:
+            began = time.perf_counter()
+            key = (*self.seed.spawn_key, number, 0, 0)
+
+            def seeds(row: int) -> np.random.SeedSequence:
+                return np.random.SeedSequence(entropy=self.seed.entropy, spawn_key=(*key, row))
+
+            try:
+                judged = search.improve(self.solver, self.stop, seeds)
+            except UnsupportedProblemError:
+                raise
+            except Exception as e:
+                raise StepFailedError(
+                    f"layer '{layer.name}': solver '{self.solver.name}' failed: "
+                    f"{type(e).__name__}: {e}",
+                    self.result,
+                ) from e
+            self._record(judged, layer, 0, 0, time.perf_counter() - began)
+        self.result.masks[layer.parameter] = search.mask.reshape(layer.shape)
+        return search
 
     def _search(
         self,
@@ -328,48 +370,17 @@ class _Run:
             good &= on_holdout <= self.config.accept.tolerance
         flips = (proposed != mask).sum(1)
         mask[good] = proposed[good]
-        wall_s = time.perf_counter() - began
-        for at in range(0, layer.rows, _BLOCK):
-            rows = slice(at, min(at + _BLOCK, layer.rows))
-            group = [a for a in answers[rows] if a is not None]
-            d, g = differs[rows], good[rows]
-            h = None if on_holdout is None else on_holdout[rows]
-            record = RowBlockRecord(
-                layer=layer.name,
-                first_row=rows.start,
-                last_row=rows.stop,
-                sweep=sweep,
-                round=turn,
-                size=sum(a.index.size for a in group),
-                kept=sum(int(a.mask[a.index].sum()) for a in group),
-                rows_changed=int(d.sum()),
-                rows_accepted=int(g.sum()),
-                changed=int(flips[rows][g].sum()),
-                predicted=float(sum(a.predicted for a in group if differs[a.row])),
-                train=float(on_train[rows][d].sum()),
-                holdout=None if h is None else float(h[d].sum()),
-                accepted_train=float(on_train[rows][g].sum()),
-                accepted_holdout=None if h is None else float(h[g].sum()),
-                solver=group[0].solver if group else self.solver.name,
-                status=_worst_status(group).value,
-                gap=_largest_gap(group),
-                solve_s=float(sum(a.seconds for a in group)),
-                wall_s=wall_s * (rows.stop - rows.start) / layer.rows,
-            )
+        judged = Judged(answers, differs, good, flips, on_train, on_holdout)
+        self._record(judged, layer, sweep, turn, time.perf_counter() - began)
+        return int(good.sum())
+
+    def _record(
+        self, judged: Judged, layer: PrunableLayer, sweep: int, turn: int, wall_s: float
+    ) -> None:
+        for record in row_blocks(judged, layer.name, sweep, turn, self.solver.name, wall_s):
             self.result.records.append(record)
             if self.progress is not None:
                 self.progress(record)
-        return int(good.sum())
-
-
-def _worst_status(group: Sequence[RowAnswer]) -> Status:
-    proven = bool(group) and all(a.status is Status.OPTIMAL for a in group)
-    return Status.OPTIMAL if proven else Status.FEASIBLE
-
-
-def _largest_gap(group: Sequence[RowAnswer]) -> float | None:
-    gaps = [a.gap for a in group if a.gap is not None]
-    return max(gaps) if gaps and len(gaps) == len(group) else None
 
 
 def _checked_mask(layer: PrunableLayer, masks: Mapping[str, Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from optiprune.solvers import Solver, Status, Stop
 from .row_search import flip_costs, row_batch, row_problem
 from .solving import solve_checked
 
-__all__ = ["RowAnswer", "RowTask", "solve_rows"]
+__all__ = ["RowAnswer", "RowTask", "Task", "largest_gap", "solve_rows", "worst_status"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +35,18 @@ class RowAnswer:
     status: Status
     gap: float | None
     seconds: float
+
+
+class Task(Protocol):
+    """Solves one row of a layer at a time, in any thread."""
+
+    def solve(
+        self,
+        row: int,
+        mask: npt.NDArray[np.bool_],
+        visited: npt.NDArray[np.bool_],
+        seed: np.random.SeedSequence,
+    ) -> RowAnswer | None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +113,7 @@ class RowTask:
 
 
 def solve_rows(
-    task: RowTask,
+    task: Task,
     masks: npt.NDArray[np.bool_],
     visited: npt.NDArray[np.bool_],
     seeds: Callable[[int], np.random.SeedSequence],
@@ -125,3 +138,15 @@ def solve_rows(
         yield from pool.map(one, rows)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def worst_status(group: Sequence[RowAnswer]) -> Status:
+    """OPTIMAL if every answer is."""
+    proven = bool(group) and all(a.status is Status.OPTIMAL for a in group)
+    return Status.OPTIMAL if proven else Status.FEASIBLE
+
+
+def largest_gap(group: Sequence[RowAnswer]) -> float | None:
+    """None if one is not known."""
+    gaps = [a.gap for a in group if a.gap is not None]
+    return max(gaps) if gaps and len(gaps) == len(group) else None

@@ -24,7 +24,7 @@ from optiprune.curvature import (
 )
 from optiprune.curvature.capture import forward_order
 from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_loss
-from optiprune.problems import CardinalityQP
+from optiprune.problems import MIQP, CardinalityQP
 from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
 from .budgets import Budgets, make_budgets
@@ -235,6 +235,14 @@ class PruningRun:
     ) -> dict[str, Tensor] | None:
         state = self.state
         state.mask = start
+        config = self.config
+        subsets = MIQP in self.solver.capabilities.problems
+        if config.prune.refit and config.joint.enabled and not subsets:
+            self.notes.append(
+                f"solver '{self.solver.name}' takes no best-subset problems (MIQP): masks were "
+                "chosen for the values before the refit; 'auto' or 'tabu' choose them for those "
+                "after it, joint.enabled = false says that this is meant"
+            )
         result = reconstruct(
             self.model,
             self.layers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from optiprune.problems import CardinalityQP
+from optiprune.problems import MIQP, CardinalityQP
 from optiprune.solvers import Solution, Solver, Stop, check_solution
 
 __all__ = ["solve_checked"]
@@ -13,7 +13,7 @@ __all__ = ["solve_checked"]
 
 def solve_checked(
     solver: Solver,
-    problem: CardinalityQP,
+    problem: CardinalityQP | MIQP,
     x0: npt.NDArray[np.int8],
     seed: np.random.SeedSequence,
     stop: Stop | None,

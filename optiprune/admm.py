@@ -1,0 +1,73 @@
+"""A support for weights that will be re-fitted, by the alternating direction method of multipliers.
+
+Split ``min w'Hw - 2 b'w`` from "w has k entries" with a copy d of w and multipliers v:
+
+    w = (H + rho I)^-1 (b - v + rho d),   d = the k largest of |w + v / rho|,   v += rho (w - d),
+
+on inputs scaled to unit norm. One eigendecomposition of H serves every rho and all rows; rho grows
+by how much the support still moves. The layer problem of ALPS (Meng, Behdin, Wang and Mazumder,
+"ALPS: improved optimization for highly sparse one-shot pruning for large language models", NeurIPS
+2024, arXiv:2406.07831), written from the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["admm_support"]
+
+_FIRST_RHO = 0.1
+_STEPS = 300
+# iterations between two looks at the support, and by how much rho grows then, by the share of the
+# support that has moved
+_LOOK = 3
+_GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
+
+
+def admm_support(
+    H: Tensor, target: Tensor, dense: Tensor, project: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The support that the iteration settles on, (rows, cols) bool.
+
+    Parameters
+    ----------
+    H : (groups, cols, cols) float64, Gram matrices; row r uses group ``r // (rows // groups)``
+    target : (rows, cols) float64, b = Cŵ
+    dense : (rows, cols) float64, ŵ: where it begins
+    project : scores (rows, cols) >= 0 -> the support within the budgets, bool of that shape
+
+    Dead inputs (a zero on the diagonal of H) are the last to be chosen. The iteration is in
+    float32: the weights are for a refit to find.
+    """
+    groups, cols = H.shape[0], H.shape[-1]
+    scale = H.diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt()
+    inverse = torch.where(scale > 0, 1.0 / scale, 0.0)
+    unit = H * inverse[:, :, None] * inverse[:, None, :]
+    values, vectors = torch.linalg.eigh(unit)
+    e, Q = values.clamp(min=0.0).float(), vectors.float()
+
+    def grouped(rows: Tensor) -> Tensor:
+        return rows.reshape(groups, -1, cols)
+
+    b = (grouped(target) * inverse[:, None, :]).float()
+    d = (grouped(dense) * scale[:, None, :]).float()
+    v = torch.zeros_like(d)
+    rho = _FIRST_RHO
+    support = project(d.reshape(dense.shape).abs())
+    total = max(1, int(support.sum()))
+    for step in range(_STEPS):
+        w = ((b - v + rho * d) @ Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
+        y = w + v / rho
+        chosen = project(y.reshape(dense.shape).abs())
+        d = torch.where(grouped(chosen), y, 0.0)
+        v = v + rho * (w - d)
+        if step % _LOOK == _LOOK - 1:
+            moved = int((chosen & ~support).sum()) / total
+            if moved == 0:
+                return chosen
+            rho *= next(growth for share, growth in _GROWTH if moved > share)
+            support = chosen
+    return support

@@ -1,0 +1,198 @@
+"""Masks for weights that will be re-fitted: the rows of one layer as best-subset problems.
+
+A start for the whole layer (the first mask, or `optiprune.admm` where its error after the refit is
+lower), then batches of every row by the solver, each row kept only if its error falls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from optiprune.admm import admm_support
+from optiprune.config import Config
+from optiprune.curvature.gram import LayerGram
+from optiprune.refit import RefitResult, refit_rows
+from optiprune.solvers import Solver, Stop
+
+from .row_blocks import Judged
+from .row_solving import RowAnswer, solve_rows
+from .row_subset import subset_batch
+from .solving import solve_checked
+
+__all__ = ["JointSearch", "SubsetTask", "within_budgets"]
+
+Bools = npt.NDArray[np.bool_]
+# changes below this share of a row's output energy are rounding
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubsetTask:
+    """What the rows of a layer share.
+
+    Attributes
+    ----------
+    H : (groups, cols, cols) float64, damped Gram matrices
+    b : (rows, cols) float64, targets with what damping adds to them
+    size : weights in a batch
+    rounds : batches of a row, one after the other, until one changes nothing
+    """
+
+    H: npt.NDArray[np.float64]
+    b: npt.NDArray[np.float64]
+    size: int
+    rounds: int
+    solver: Solver
+    stop: Stop | None
+
+    def solve(
+        self, row: int, mask: Bools, visited: Bools, seed: np.random.SeedSequence
+    ) -> RowAnswer | None:
+        """The solver's answers for one row; None where there is nothing to exchange."""
+        start = time.perf_counter()
+        H = self.H[row * self.H.shape[0] // self.b.shape[0]]
+        now, total, seen = mask.copy(), 0.0, np.zeros_like(mask)
+        answer: RowAnswer | None = None
+        for child in seed.spawn(self.rounds):
+            batch = subset_batch(H, self.b[row], now, self.size)
+            if batch is None:
+                break
+            solution, change = solve_checked(self.solver, batch.problem, batch.x0, child, self.stop)
+            assert solution.x is not None
+            moved = not np.array_equal(solution.x, batch.x0)
+            now[batch.index] = solution.x.astype(bool)
+            total += change
+            seen[batch.index] = True
+            answer = RowAnswer(
+                row=row,
+                mask=now.copy(),
+                index=np.flatnonzero(seen),
+                predicted=total,
+                solver=solution.stats.solver,
+                status=solution.status,
+                gap=solution.gap,
+                seconds=time.perf_counter() - start,
+            )
+            if not moved:
+                break
+        return answer
+
+
+class JointSearch:
+    """The mask and the re-fitted values of one layer.
+
+    Attributes
+    ----------
+    mask : (rows, cols) bool
+    fit : of that mask
+    refit_s : seconds spent in refits
+    """
+
+    def __init__(
+        self, gram: LayerGram, held: LayerGram | None, w: Tensor, first: Tensor, config: Config
+    ) -> None:
+        self.gram, self.held, self.w, self.config = gram, held, w, config
+        self.b = gram.cross(w)
+        self.energy = gram.target_energy(w)
+        self.refit_s = 0.0
+        self.mask, self.fit = first, self._refit(first)
+
+    def _refit(self, mask: Tensor) -> RefitResult:
+        start = time.perf_counter()
+        values = torch.where(mask, self.w, 0.0)
+        damping = self.config.refit.damping
+        fit = refit_rows(self.gram.H, self.b, self.energy, mask, values, damping)
+        self.refit_s += time.perf_counter() - start
+        return fit
+
+    def _judged(self, fit: RefitResult) -> Tensor:
+        """Errors of the rows on the data that judge, (rows,)."""
+        return fit.error_after if self.held is None else self.held.error(fit.values, self.w)
+
+    def start(self, project: Callable[[Tensor], Tensor]) -> bool:
+        """Take the support of `admm_support` if it is better; whether it was."""
+        support = admm_support(self.gram.H, self.b, self.w, project)
+        fit = self._refit(support)
+        if not float(self._judged(fit).sum()) < float(self._judged(self.fit).sum()):
+            return False
+        self.mask, self.fit = support, fit
+        return True
+
+    def improve(
+        self, solver: Solver, stop: Stop | None, seeds: Callable[[int], np.random.SeedSequence]
+    ) -> Judged:
+        """One round: batches of every row."""
+        unit = self.config.refit.damping * self.gram.H.diagonal(dim1=1, dim2=2).mean(1)
+        eye = torch.eye(self.gram.cols, dtype=torch.float64, device=self.gram.H.device)
+        ridge = unit.repeat_interleave(len(self.w) // self.gram.groups)[:, None]
+        task = SubsetTask(
+            H=(self.gram.H + unit[:, None, None] * eye).cpu().numpy(),
+            b=(self.b + ridge * self.w).cpu().numpy(),
+            size=self.config.joint.size,
+            rounds=self.config.joint.rounds,
+            solver=solver,
+            stop=stop,
+        )
+        before = self.mask.cpu().numpy()
+        none = np.zeros_like(before)
+        answers = list(solve_rows(task, before, none, seeds, self.config.workers))
+        proposed = before.copy()
+        for a in answers:
+            if a is not None:
+                proposed[a.row] = a.mask
+        differs = (proposed != before).any(1)
+        mask = torch.from_numpy(proposed).to(self.mask.device)
+        fit = self._refit(mask)
+        train = (fit.error_after - self.fit.error_after).cpu().numpy()
+        good = differs & (train < -_ROUNDING * self.energy.cpu().numpy())
+        holdout = None
+        if self.held is not None:
+            holdout = (self._judged(fit) - self._judged(self.fit)).cpu().numpy()
+            good &= holdout <= self.config.accept.tolerance
+        self._take(torch.from_numpy(good).to(self.mask.device), mask, fit)
+        flips = (proposed != before).sum(1)
+        return Judged(answers, differs, good, flips, train, holdout)
+
+    def _take(self, rows: Tensor, mask: Tensor, fit: RefitResult) -> None:
+        old = self.fit
+
+        def pick(new: Tensor, was: Tensor) -> Tensor:
+            return torch.where(rows[:, None] if new.ndim == 2 else rows, new, was)
+
+        self.mask = pick(mask, self.mask)
+        self.fit = RefitResult(
+            pick(fit.values, old.values),
+            pick(fit.error_before, old.error_before),
+            pick(fit.error_after, old.error_after),
+            pick(fit.damping, old.damping),
+            pick(fit.failed, old.failed),
+            pick(fit.raised, old.raised),
+        )
+
+
+def within_budgets(
+    score: Tensor, like: Tensor, by_row: bool, pattern: tuple[int, int] | None
+) -> Tensor:
+    """The highest scores, as many as ``like`` keeps of each group of M, of each row, or in all.
+
+    Parameters
+    ----------
+    score, like : (rows, cols), ``like`` bool
+    """
+    if pattern is None and not by_row:
+        chosen = torch.zeros_like(like)
+        chosen.view(-1)[score.flatten().topk(int(like.sum())).indices] = True
+        return chosen
+    width = like.shape[1] if pattern is None else pattern[1]
+    kept = like.reshape(-1, width).sum(1)
+    order = torch.argsort(score.reshape(-1, width), dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(width, device=order.device).expand_as(order))
+    return (rank < kept[:, None]).reshape(like.shape)
