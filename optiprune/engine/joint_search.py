@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from optiprune.admm import admm_support
@@ -142,7 +143,9 @@ class JointSearch:
         )
         before = self.mask.cpu().numpy()
         none = np.zeros_like(before)
-        answers = list(solve_rows(task, before, none, seeds, self.config.workers))
+        # a row's matrices are small: threads inside BLAS cost ten times what they bring
+        with threadpool_limits(1, user_api="blas"):
+            answers = list(solve_rows(task, before, none, seeds, self.config.workers))
         proposed = before.copy()
         for a in answers:
             if a is not None:
