@@ -28,7 +28,8 @@ def test_explain_lists_every_option_with_a_meaning() -> None:
     assert result.exit_code == 0, result.output
     for key, _, default, meaning in explain(RunConfig):
         assert meaning, f"{key} has no description"
-        row = next(line for line in result.output.splitlines() if f" {key} " in line)
+        rows = [line.lstrip("│ ") for line in result.output.splitlines()]
+        row = next(line for line in rows if line.startswith(f"{key} "))
         assert default in row
 
 
