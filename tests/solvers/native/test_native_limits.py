@@ -264,7 +264,7 @@ class TestAuto:
         for p, chosen in (
             (layer_problem(500, 498), "annealing and tabu"),
             (layer_problem(40, 37), "exhaustive"),
-            (layer_miqp(300, 298), "local-search"),
+            (layer_miqp(300, 298), "tabu"),
             (layer_miqp(30, 28), "exhaustive"),
         ):
             sol = get("auto").solve(p, stop=TimeLimit(0.3))
