@@ -288,8 +288,9 @@ class JointOptions(_Section):
     enabled: bool = Field(
         True,
         description="Choose each row's mask for the values after the refit, by the solver's "
-        "answers to best-subset problems (MIQP). false, and always with a pattern or a solver "
-        "that does not take MIQP: choose it for the values before, and refit once.",
+        "answers to best-subset problems (MIQP), or with a pattern by sweeps over its groups, "
+        "which need no solver. false, and without a pattern any solver that does not take MIQP: "
+        "choose it for the values before, and refit once.",
     )
     start: Literal["admm", "initial"] = Field(
         "admm",
@@ -301,6 +302,12 @@ class JointOptions(_Section):
     )
     rounds: int = Field(
         2, ge=0, description="Batches of a row, one after the other, until one changes nothing."
+    )
+    sweeps: int = Field(
+        4,
+        ge=0,
+        description="With a pattern, in place of batches: passes over the groups of a row, each "
+        "group's best members with all other weights re-fitted, until one changes nothing.",
     )
 
 

@@ -22,8 +22,9 @@ from optiprune.curvature.gram import LayerGram
 from optiprune.refit import RefitResult, refit_rows
 from optiprune.solvers import Solver, Stop
 
+from .pattern_search import GroupTask
 from .row_blocks import Judged
-from .row_solving import RowAnswer, solve_rows
+from .row_solving import RowAnswer, Task, solve_rows
 from .row_subset import subset_batch
 from .solving import solve_checked
 
@@ -32,6 +33,8 @@ __all__ = ["JointSearch", "SubsetTask", "within_budgets"]
 Bools = npt.NDArray[np.bool_]
 # changes below this share of a row's output energy are rounding
 _ROUNDING = 1e-12
+# of the Gram matrix' mean diagonal, in choosing groups
+_LEAST_DAMPING = 1e-8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,20 +130,27 @@ class JointSearch:
         return True
 
     def improve(
-        self, solver: Solver, stop: Stop | None, seeds: Callable[[int], np.random.SeedSequence]
+        self,
+        solver: Solver,
+        stop: Stop | None,
+        seeds: Callable[[int], np.random.SeedSequence],
+        pattern: tuple[int, int] | None = None,
     ) -> Judged:
-        """One round: batches of every row."""
-        unit = self.config.refit.damping * self.gram.H.diagonal(dim1=1, dim2=2).mean(1)
+        """One round: batches of every row by the solver, or sweeps over the pattern's groups."""
+        damping = self.config.refit.damping
+        if pattern is not None:  # groups are chosen by inverses: that of few samples has none
+            damping = max(damping, _LEAST_DAMPING)
+        unit = damping * self.gram.H.diagonal(dim1=1, dim2=2).mean(1)
         eye = torch.eye(self.gram.cols, dtype=torch.float64, device=self.gram.H.device)
         ridge = unit.repeat_interleave(len(self.w) // self.gram.groups)[:, None]
-        task = SubsetTask(
-            H=(self.gram.H + unit[:, None, None] * eye).cpu().numpy(),
-            b=(self.b + ridge * self.w).cpu().numpy(),
-            size=self.config.joint.size,
-            rounds=self.config.joint.rounds,
-            solver=solver,
-            stop=stop,
-        )
+        H = (self.gram.H + unit[:, None, None] * eye).cpu().numpy()
+        b = (self.b + ridge * self.w).cpu().numpy()
+        options = self.config.joint
+        task: Task
+        if pattern is None:
+            task = SubsetTask(H, b, options.size, options.rounds, solver, stop)
+        else:
+            task = GroupTask(H, b, pattern[1], options.sweeps)
         before = self.mask.cpu().numpy()
         none = np.zeros_like(before)
         # a row's matrices are small: threads inside BLAS cost ten times what they bring

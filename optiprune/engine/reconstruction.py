@@ -237,8 +237,9 @@ class _Run:
         """The mask and its refit, chosen together where the solver and the pattern allow."""
         options = self.config.joint
         pattern = pattern_of(layer, self.config)
-        subsets = options.enabled and pattern is None
-        subsets = subsets and MIQP in self.solver.capabilities.problems
+        # a pattern's groups are enumerated, without the solver
+        subsets = pattern is not None or MIQP in self.solver.capabilities.problems
+        subsets = subsets and options.enabled
         shape = (layer.rows, layer.cols)
         first = self.result.masks[layer.parameter].reshape(shape)
         if not subsets:
@@ -247,7 +248,7 @@ class _Run:
         if options.enabled and options.start == "admm":
             by_row = self.config.prune.scope == "row"
             search.start(lambda score: within_budgets(score, first, by_row, pattern))
-        if subsets and options.rounds:
+        if subsets and (options.rounds if pattern is None else options.sweeps):
             began = time.perf_counter()
             key = (*self.seed.spawn_key, number, 0, 0)
 
@@ -255,7 +256,7 @@ class _Run:
                 return np.random.SeedSequence(entropy=self.seed.entropy, spawn_key=(*key, row))
 
             try:
-                judged = search.improve(self.solver, self.stop, seeds)
+                judged = search.improve(self.solver, self.stop, seeds, pattern)
             except UnsupportedProblemError:
                 raise
             except Exception as e:

@@ -27,7 +27,7 @@ from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_lo
 from optiprune.problems import MIQP, CardinalityQP
 from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
-from .budgets import Budgets, make_budgets
+from .budgets import Budgets, make_budgets, pattern_of
 from .errors import RunInterruptedError, StepFailedError
 from .global_loss import GlobalSearch
 from .global_run import GlobalRun
@@ -236,7 +236,9 @@ class PruningRun:
         state = self.state
         state.mask = start
         config = self.config
+        # the groups of a pattern are enumerated, without the solver
         subsets = MIQP in self.solver.capabilities.problems
+        subsets = subsets or all(pattern_of(layer, config) is not None for layer in self.layers)
         if config.prune.refit and config.joint.enabled and not subsets:
             self.notes.append(
                 f"solver '{self.solver.name}' takes no best-subset problems (MIQP): masks were "

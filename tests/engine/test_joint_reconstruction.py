@@ -141,3 +141,26 @@ def test_dead_inputs_and_layers_without_freedom_pass():
     assert all(np.isfinite(e) for e in errors(result))
     kept = result.masks["0.weight"][:, :6]
     assert not kept.any()
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:4"])
+def test_with_a_pattern_groups_are_swept_for_the_values_after_the_refit(pattern):
+    before = errors(pruned({"joint": {"enabled": False}}, pattern=pattern)[1])
+    start = errors(pruned({"joint": {"sweeps": 0}}, pattern=pattern)[1])
+    _, result = pruned(pattern=pattern)
+    both = errors(result)
+    # the first layer sees the same inputs in all three
+    assert both[0] <= start[0] <= before[0]
+    assert both[0] < before[0]
+    assert sum(both) < 0.9 * sum(before)
+    for mask in result.masks.values():
+        assert (mask.reshape(-1, 4).sum(1) == int(pattern[0])).all()
+    assert {r.solver for r in result.history} == {"group-sweeps"}
+
+
+def test_what_group_sweeps_promise_is_measured():
+    options = {"accept": {"holdout": 0.0}, "refit": {"damping": 1e-8}}
+    _, result = pruned(options, pattern="2:4")
+    _, start = pruned({**options, "joint": {"sweeps": 0}}, pattern="2:4")
+    promised = sum(r.predicted for r in result.history if r.layers == ("0",))
+    assert errors(result)[0] - errors(start)[0] == pytest.approx(promised, rel=1e-5)
