@@ -107,6 +107,25 @@ class SampleGradients:
             start += size
         return out if self.scale == 1.0 else out.mul_(self.scale)
 
+    def whole(self, name: str) -> Tensor:
+        """Per-sample gradients of all weights of a layer, float32, shape (N, rows * cols).
+
+        N times the memory of the layer: for small models and methods that need it, `gather` costs
+        no more than the weights it is asked for.
+        """
+        layer = self.layers[name]
+        out = torch.zeros(self.n, layer.numel, device=self.mean[name].device)
+        step = max(1, _PIECE // max(1, layer.numel))
+        start = 0
+        for chunk, size in zip(self._chunks, self._sizes, strict=True):
+            for call in chunk.get(name, []):
+                for i in range(0, size, step):
+                    part = slice(i, min(i + step, size))
+                    rows = _dense_gradients(call, size, part, layer).flatten(1)
+                    out[start + part.start : start + part.stop] += rows
+            start += size
+        return out if self.scale == 1.0 else out.mul_(self.scale)
+
 
 def gather_calls(calls: Sequence[Call], layer: PrunableLayer, index: Tensor, out: Tensor) -> None:
     """Add the per-sample gradients of chosen weights by these calls to ``out``, (n, b) float32."""

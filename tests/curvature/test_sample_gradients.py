@@ -157,6 +157,7 @@ def test_gathered_gradients_are_those_of_autograd(name: str, chunk: int) -> None
         torch.testing.assert_close(
             got.gather(layer.name, index), want[:, index], atol=2e-5, rtol=1e-4
         )
+        torch.testing.assert_close(got.whole(layer.name), want, atol=2e-5, rtol=1e-4)
         mean = got.mean[layer.name].reshape(-1)
         torch.testing.assert_close(mean, want.mean(0), atol=2e-5, rtol=1e-4)
         diagonal = got.diagonal(layer.name).reshape(-1)
