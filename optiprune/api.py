@@ -88,7 +88,7 @@ def optimize_masks(
     sparsity : in [0, 1), share of the weights that take part to prune
     objective : "reconstruction" (each layer's output, no labels) or "global" (the model's loss)
     refit : re-fit the kept weights by least squares
-    pattern : "unstructured" or "N:M"
+    pattern : "unstructured", "row-balanced", "N:M" or "block:RxC"
     solver : name, table ``{"name": ..., option: value}``, or an instance
     loss : name, or callable(outputs, targets) -> scalar mean over the samples of a batch
     holdout : data like ``data`` that judges the steps; by default a share of ``data`` is held out

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from optiprune.patterns import Block, PatternError, parse
 
 from .reading import ConfigError, read_toml, validate
 
@@ -54,8 +55,10 @@ class PruneOptions(_Section):
     )
     pattern: str = Field(
         "unstructured",
-        description="'unstructured', or 'N:M' (2:4, 4:8 ...): exactly N kept in every M "
-        "consecutive weights of a row; sparsity is then 1 - N/M whatever is given.",
+        description="'unstructured'; 'N:M' (2:4, 4:8 ...): exactly N kept in every M consecutive "
+        "weights of a row, sparsity is then 1 - N/M whatever is given; 'block:RxC' (block:1x16, "
+        "block:16x16; block:4 is 1x4): tiles of R rows and C columns kept or pruned whole, in "
+        "reconstruction; 'row-balanced': as many in every row, another name for scope = 'row'.",
     )
     scope: Literal["auto", "global", "layer", "row"] = Field(
         "auto",
@@ -68,6 +71,31 @@ class PruneOptions(_Section):
         "for float targets, the output's own .loss without targets. 'kl': divergence from the "
         "dense model's outputs (no labels). From Python any callable(outputs, targets) will do.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _row_balanced(cls, table: Any) -> Any:
+        if not isinstance(table, Mapping) or table.get("pattern") != "row-balanced":
+            return table
+        scope = table.get("scope", "auto")
+        if scope not in ("auto", "row"):
+            raise ValueError(f"pattern = 'row-balanced' is scope = 'row', but scope = '{scope}'")
+        return {**table, "pattern": "unstructured", "scope": "row"}
+
+    @model_validator(mode="after")
+    def _check_blocks(self) -> PruneOptions:
+        if not isinstance(parse(self.pattern), Block):
+            return self
+        if self.objective == "global":
+            raise ValueError(
+                f"pattern = '{self.pattern}' needs objective = 'reconstruction': the global "
+                "objective exchanges single weights"
+            )
+        if self.scope == "global":
+            raise ValueError(
+                f"pattern = '{self.pattern}' holds within layers: scope = 'layer' or 'row'"
+            )
+        return self
 
     @field_validator("pattern")
     @classmethod
@@ -371,17 +399,15 @@ class Config(_Section):
         return validate(type(self), table)
 
 
-def parse_pattern(pattern: str) -> tuple[int, int] | None:
-    """None for 'unstructured', (N, M) for 'N:M'. Raises `ConfigError` for anything else."""
-    if pattern == "unstructured":
-        return None
-    match = re.fullmatch(r"(\d+):(\d+)", pattern)
-    if match is None:
-        raise ConfigError(f"pattern must be 'unstructured' or 'N:M' such as '2:4', got {pattern!r}")
-    n, m = int(match[1]), int(match[2])
-    if not 0 < n < m:
-        raise ConfigError(f"pattern N:M needs 0 < N < M, got {pattern!r}")
-    return n, m
+def parse_pattern(pattern: str) -> tuple[int, int] | Block | None:
+    """None for 'unstructured', (N, M) for 'N:M', a `Block` for 'block:RxC'.
+
+    Raises `ConfigError` for anything else.
+    """
+    try:
+        return parse(pattern)
+    except PatternError as e:
+        raise ConfigError(str(e)) from None
 
 
 def load_config(path: str | Path) -> Config:

@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from optiprune.config import Config, parse_pattern
 from optiprune.curvature.layers import PrunableLayer, sparsity_by_pattern
+from optiprune.patterns import Block
 
 from .errors import BudgetError
 from .state import WeightState
 
-__all__ = ["Budgets", "make_budgets", "pattern_of"]
+__all__ = ["Budgets", "block_of", "make_budgets", "pattern_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,14 @@ class Budgets:
 def pattern_of(layer: PrunableLayer, config: Config) -> tuple[int, int] | None:
     """(N, M) that the layer's mask keeps to; None for a layer with a sparsity of its own."""
     own = sparsity_by_pattern(layer, config.layers.sparsity)
-    return parse_pattern(config.prune.pattern) if own is None else None
+    pattern = parse_pattern(config.prune.pattern) if own is None else None
+    return pattern if isinstance(pattern, tuple) else None
+
+
+def block_of(layer: PrunableLayer, config: Config) -> Block | None:
+    """The tiles that the layer's mask keeps to, also with a sparsity of its own; None if none."""
+    pattern = parse_pattern(config.prune.pattern)
+    return pattern if isinstance(pattern, Block) else None
 
 
 def make_budgets(state: WeightState, config: Config) -> Budgets:
@@ -73,6 +81,11 @@ def make_budgets(state: WeightState, config: Config) -> Budgets:
             kept += [n] * count
             continue
         density = 1.0 - (prune.sparsity if own is None else own)
+        block = block_of(layer, config)
+        if block is not None:
+            in_layer = _add_tiles(layer, block, density, scope, span, groups, sizes, kept)
+            _require_kept(in_layer, density, layer, scope, config.layers.min_kept)
+            continue
         if scope == "row":
             per_row = round(density * layer.cols)
             groups[span] = base + np.arange(layer.numel) // layer.cols
@@ -92,12 +105,7 @@ def make_budgets(state: WeightState, config: Config) -> Budgets:
             groups[span] = shared
             sizes[shared] += layer.numel
             continue
-        if in_layer < config.layers.min_kept:
-            raise BudgetError(
-                f"a density of {density:g} rounds to {in_layer} of the {layer.numel} weights of "
-                f"layer '{layer.name}' (scope '{scope}'); lower the sparsity, give this layer its "
-                "own under layers.sparsity, or exclude it"
-            )
+        _require_kept(in_layer, density, layer, scope, config.layers.min_kept)
     if shared >= 0:
         kept[shared] = round((1.0 - prune.sparsity) * sizes[shared])
         if kept[shared] < config.layers.min_kept:
@@ -106,3 +114,48 @@ def make_budgets(state: WeightState, config: Config) -> Budgets:
                 "weights; lower it"
             )
     return Budgets(groups, np.array(sizes, dtype=np.int64), np.array(kept, dtype=np.int64))
+
+
+def _add_tiles(
+    layer: PrunableLayer,
+    block: Block,
+    density: float,
+    scope: str,
+    span: slice,
+    groups: npt.NDArray[np.int64],
+    sizes: list[int],
+    kept: list[int],
+) -> int:
+    """Budgets in whole tiles, for the layer or for each row of tiles; weights kept in the layer.
+
+    Raises `BudgetError` if the tiles do not fill the layer, or the budget is of the whole model.
+    """
+    if scope == "global":
+        raise BudgetError(
+            f"pattern '{block}' holds a sparsity within layers: scope = 'global' cannot be had; "
+            "use 'layer' or 'row'"
+        )
+    if (layer.rows // layer.groups) % block.rows or layer.cols % block.cols:
+        raise BudgetError(
+            f"layer '{layer.name}' has {layer.rows} rows in {layer.groups} groups and {layer.cols} "
+            f"weights in a row, which tiles of {block.rows} x {block.cols} do not fill: pattern "
+            f"'{block}' does not fit; exclude the layer"
+        )
+    bands = layer.rows // block.rows if scope == "row" else 1
+    tiles = layer.numel // block.numel // bands
+    base = len(sizes)
+    groups[span] = base + np.arange(layer.numel) // (layer.numel // bands)
+    sizes += [tiles * block.numel] * bands
+    kept += [round(density * tiles) * block.numel] * bands
+    return sum(kept[base:])
+
+
+def _require_kept(
+    in_layer: int, density: float, layer: PrunableLayer, scope: str, least: int
+) -> None:
+    if in_layer < least:
+        raise BudgetError(
+            f"a density of {density:g} rounds to {in_layer} of the {layer.numel} weights of "
+            f"layer '{layer.name}' (scope '{scope}'); lower the sparsity, give this layer its "
+            "own under layers.sparsity, or exclude it"
+        )

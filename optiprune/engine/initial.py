@@ -74,9 +74,15 @@ def best_per_group(
     return mask
 
 
-def nonzero_mask(state: WeightState, budgets: Budgets) -> npt.NDArray[np.bool_]:
-    """Keep what is non-zero. Raises `BudgetError` if that is more than a budget allows."""
-    mask = state.dense != 0
+def nonzero_mask(
+    state: WeightState, budgets: Budgets, score: npt.NDArray[np.floating] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Keep what is non-zero. Raises `BudgetError` if that is more than a budget allows.
+
+    ``score`` (P,): what counts as non-zero is positive there, in place of the weights; it also
+    says what fills up a budget.
+    """
+    mask = state.dense != 0 if score is None else score > 0
     counts = np.bincount(budgets.groups[mask], minlength=len(budgets.kept))
     over = np.flatnonzero(counts > budgets.kept)
     if over.size:
@@ -87,7 +93,7 @@ def nonzero_mask(state: WeightState, budgets: Budgets) -> npt.NDArray[np.bool_]:
             f"'{layer.name}') keeps {budgets.kept[g]}; lower the sparsity or start from magnitude"
         )
     # a budget that is not used up is filled with zeros: their mask costs nothing and can be moved
-    score = mask.astype(np.float64)
+    score = mask.astype(np.float64) if score is None else score
     return best_per_group(score, budgets.groups, budgets.kept)
 
 

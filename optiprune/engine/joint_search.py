@@ -28,13 +28,13 @@ from .row_solving import RowAnswer, Task, solve_rows
 from .row_subset import subset_batch
 from .solving import solve_checked
 
-__all__ = ["JointSearch", "SubsetTask", "within_budgets"]
+__all__ = ["LEAST_DAMPING", "JointSearch", "SubsetTask", "within_budgets"]
 
 Bools = npt.NDArray[np.bool_]
 # changes below this share of a row's output energy are rounding
 _ROUNDING = 1e-12
 # of the Gram matrix' mean diagonal, in choosing groups
-_LEAST_DAMPING = 1e-8
+LEAST_DAMPING = 1e-8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +129,15 @@ class JointSearch:
         self.mask, self.fit = support, fit
         return True
 
+    def _damped(self, least: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """H and b of the refit's damped problem, in units of the mean diagonal at ``least``."""
+        damping = max(self.config.refit.damping, least)
+        unit = damping * self.gram.H.diagonal(dim1=1, dim2=2).mean(1)
+        eye = torch.eye(self.gram.cols, dtype=torch.float64, device=self.gram.H.device)
+        ridge = unit.repeat_interleave(len(self.w) // self.gram.groups)[:, None]
+        H = (self.gram.H + unit[:, None, None] * eye).cpu().numpy()
+        return H, (self.b + ridge * self.w).cpu().numpy()
+
     def improve(
         self,
         solver: Solver,
@@ -137,14 +146,8 @@ class JointSearch:
         pattern: tuple[int, int] | None = None,
     ) -> Judged:
         """One round: batches of every row by the solver, or sweeps over the pattern's groups."""
-        damping = self.config.refit.damping
-        if pattern is not None:  # groups are chosen by inverses: that of few samples has none
-            damping = max(damping, _LEAST_DAMPING)
-        unit = damping * self.gram.H.diagonal(dim1=1, dim2=2).mean(1)
-        eye = torch.eye(self.gram.cols, dtype=torch.float64, device=self.gram.H.device)
-        ridge = unit.repeat_interleave(len(self.w) // self.gram.groups)[:, None]
-        H = (self.gram.H + unit[:, None, None] * eye).cpu().numpy()
-        b = (self.b + ridge * self.w).cpu().numpy()
+        # groups are chosen by inverses: a Gram matrix of few samples has none
+        H, b = self._damped(0.0 if pattern is None else LEAST_DAMPING)
         options = self.config.joint
         task: Task
         if pattern is None:

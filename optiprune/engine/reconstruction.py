@@ -19,11 +19,13 @@ from optiprune.curvature.capture import forward_order
 from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.gram import LayerGram, collect_grams
 from optiprune.curvature.layers import LayerError, PrunableLayer
+from optiprune.patterns import Block
 from optiprune.problems import MIQP
 from optiprune.refit import RefitResult
 from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
-from .budgets import pattern_of
+from .block_search import BlockSearch, check_block_mask, within_blocks
+from .budgets import block_of, pattern_of
 from .errors import RunInterruptedError, StepFailedError
 from .joint_search import JointSearch, within_budgets
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
@@ -125,6 +127,7 @@ class _Run:
         for layer in layers:
             rows = first[layer.parameter].reshape(layer.rows, layer.cols)
             check_pattern_mask(layer, rows.cpu().numpy(), pattern_of(layer, config))
+            check_block_mask(layer, rows.cpu().numpy(), block_of(layer, config))
         self.order = forward_order(model, layers, self.dense, train)
         self.weights = dict(self.dense)  # of the pruned model, layer by layer
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
@@ -172,7 +175,13 @@ class _Run:
         w = weight.to(torch.float64).reshape(shape)
         first = self.result.masks[layer.parameter].reshape(shape)
         fit: RefitResult | None = None
-        if not self.config.prune.refit:
+        block = block_of(layer, self.config)
+        if block is not None:
+            blocks = self._blocks(number, layer, gram, held, w, block)
+            mask, refit_s = blocks.mask, blocks.refit_s
+            fit = blocks.fit if self.config.prune.refit else None
+            search_s = time.perf_counter() - start - refit_s
+        elif not self.config.prune.refit:
             mask = self._search(number, layer, gram, held, w)
             search_s, refit_s = time.perf_counter() - start, 0.0
         else:
@@ -267,6 +276,43 @@ class _Run:
                 ) from e
             self._record(judged, layer, 0, 0, time.perf_counter() - began)
         self.result.masks[layer.parameter] = search.mask.reshape(layer.shape)
+        return search
+
+    def _blocks(
+        self,
+        number: int,
+        layer: PrunableLayer,
+        gram: LayerGram,
+        held: LayerGram | None,
+        w: Tensor,
+        block: Block,
+    ) -> BlockSearch:
+        """The mask in whole tiles, and its refit if there is one."""
+        first = self.result.masks[layer.parameter].reshape(layer.rows, layer.cols)
+        search = BlockSearch(gram, held, w, first, self.config)
+        options = self.config.joint
+        if self.config.prune.refit and options.enabled and options.start == "admm":
+            by_band = self.config.prune.scope == "row"
+            search.start(lambda score: within_blocks(score, first, by_band, block))
+
+        def seeds(turn: int) -> Callable[[int], np.random.SeedSequence]:
+            key = (*self.seed.spawn_key, number, turn, 0)
+            return lambda row: np.random.SeedSequence(
+                entropy=self.seed.entropy, spawn_key=(*key, row)
+            )
+
+        try:
+            rounds = search.search(self.solver, self.stop, seeds, block)
+        except UnsupportedProblemError:
+            raise
+        except Exception as e:
+            raise StepFailedError(
+                f"layer '{layer.name}': solver '{self.solver.name}' failed: "
+                f"{type(e).__name__}: {e}",
+                self.result,
+            ) from e
+        for turn, (judged, seconds) in enumerate(rounds):
+            self._record(judged, layer, turn, 0, seconds)
         return search
 
     def _search(

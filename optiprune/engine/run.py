@@ -27,7 +27,8 @@ from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_lo
 from optiprune.problems import MIQP, CardinalityQP
 from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
-from .budgets import Budgets, make_budgets, pattern_of
+from .block_search import whole_blocks
+from .budgets import Budgets, block_of, make_budgets, pattern_of
 from .errors import RunInterruptedError, StepFailedError
 from .global_loss import GlobalSearch
 from .global_run import GlobalRun
@@ -169,10 +170,11 @@ class PruningRun:
             self.model, self.state, self.train, self.config, self._objective, first
         )
         if self.config.initial.method == "nonzero":
-            self.state.mask = nonzero_mask(self.state, self.budgets)
+            held = self._by_block((self.state.dense != 0).astype(np.float64))
+            self.state.mask = nonzero_mask(self.state, self.budgets, held)
             start = self.state.mask.copy()
         else:
-            start = best_per_group(score, self.budgets.groups, self.budgets.kept)
+            start = best_per_group(self._by_block(score), self.budgets.groups, self.budgets.kept)
         require_connected(self.state, start, self.config.layers.min_kept)
         log.info(
             "%d weights in %d layers, density %.4f",
@@ -193,6 +195,17 @@ class PruningRun:
             if self.history:
                 partial = self._partial(message, getattr(e, "partial", None))
             raise RunInterruptedError(message, partial) from e
+
+    def _by_block(self, score: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Scores (P,) that choose whole tiles, in the layers that keep to them."""
+        out = score
+        for i, layer in enumerate(self.layers):
+            block = block_of(layer, self.config)
+            if block is not None:
+                out = out.astype(np.float64) if out is score else out
+                span = self.state.span(i)
+                out[span] = whole_blocks(score[span], layer.rows, layer.cols, block)
+        return out
 
     def _partial(self, message: str, reached: ReconstructionResult | None) -> EngineResult:
         """The result of a run that ends here: masks so far, and the values re-fitted so far."""
@@ -238,7 +251,9 @@ class PruningRun:
         config = self.config
         # the groups of a pattern are enumerated, without the solver
         subsets = MIQP in self.solver.capabilities.problems
-        subsets = subsets or all(pattern_of(layer, config) is not None for layer in self.layers)
+        subsets = subsets or all(
+            pattern_of(layer, config) or block_of(layer, config) for layer in self.layers
+        )
         if config.prune.refit and config.joint.enabled and not subsets:
             self.notes.append(
                 f"solver '{self.solver.name}' takes no best-subset problems (MIQP): masks were "

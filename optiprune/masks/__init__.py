@@ -11,6 +11,7 @@ from .file import read_file as read_mask_file
 from .hashing import weight_hashes
 from .keep import KeepMasked, keep_masked
 from .maskset import MaskSet
+from .pattern import check_pattern
 
 __all__ = [
     "AppliedMasks",
@@ -20,6 +21,7 @@ __all__ = [
     "MaskFileContents",
     "MaskFileError",
     "MaskSet",
+    "check_pattern",
     "keep_masked",
     "read_mask_file",
     "weight_hashes",

@@ -18,6 +18,7 @@ from .counts import MaskCount
 from .errors import MaskError, MaskFileError
 from .hashing import weight_hashes
 from .keep import KeepMasked, keep_masked
+from .pattern import check_pattern
 
 __all__ = ["MaskSet"]
 
@@ -194,6 +195,19 @@ class MaskSet(Mapping[str, Tensor]):
             MaskCount(name, tuple(m.shape), int(m.sum()), m.numel())
             for name, m in self._masks.items()
         ]
+
+    def check_pattern(
+        self, pattern: str, names: Iterable[str] | None = None, *, exactly: bool = False
+    ) -> None:
+        """Check that masks keep to 'N:M' (at most N of M, or ``exactly``) or 'block:RxC'.
+
+        ``names``: the parameters to look at, by default all. Raises `MaskError` naming parameter,
+        row and group of the first place that breaks it; see `optiprune.masks.check_pattern`.
+        """
+        chosen = list(self) if names is None else list(names)
+        for name in chosen:
+            self._require(name, "pattern")
+        check_pattern({name: self[name] for name in chosen}, pattern, exactly=exactly)
 
     # ---- set operations: fitted weights belong to one mask, so the results carry none
 
