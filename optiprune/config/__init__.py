@@ -4,6 +4,7 @@ The tables of the documentation, ``optiprune config --explain`` and the errors a
 models of `optiprune.config.options`, so they cannot disagree.
 """
 
+from .allocation import AllocationOptions
 from .explain import explain, ignored_options
 from .options import (
     AcceptOptions,
@@ -23,6 +24,7 @@ from .reading import ConfigError, read_toml, validate
 
 __all__ = [
     "AcceptOptions",
+    "AllocationOptions",
     "BatchOptions",
     "Config",
     "ConfigError",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from optiprune.patterns import Block, PatternError, parse
 
+from .allocation import AllocationOptions
 from .reading import ConfigError, read_toml, validate
 
 __all__ = [
@@ -360,6 +361,7 @@ class Config(_Section):
     )
     prune: PruneOptions = Field(PruneOptions(), description="")
     layers: LayerOptions = Field(LayerOptions(), description="")
+    allocation: AllocationOptions = Field(AllocationOptions(), description="")
     initial: InitialOptions = Field(InitialOptions(), description="")
     schedule: ScheduleOptions = Field(ScheduleOptions(), description="", json_schema_extra=_GLOBAL)
     batches: BatchOptions = Field(BatchOptions(), description="")

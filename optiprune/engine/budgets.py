@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from optiprune.patterns import Block
 from .errors import BudgetError
 from .state import WeightState
 
-__all__ = ["Budgets", "block_of", "make_budgets", "pattern_of"]
+__all__ = ["Budgets", "block_of", "make_budgets", "pattern_of", "scope_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,23 @@ def block_of(layer: PrunableLayer, config: Config) -> Block | None:
     return pattern if isinstance(pattern, Block) else None
 
 
-def make_budgets(state: WeightState, config: Config) -> Budgets:
+def scope_of(config: Config) -> str:
+    """'global', 'layer' or 'row': `prune.scope` with 'auto' resolved."""
+    scope = config.prune.scope
+    if scope == "auto":
+        return "global" if config.prune.objective == "global" else "layer"
+    return scope
+
+
+def make_budgets(
+    state: WeightState, config: Config, counts: Mapping[str, int] | None = None
+) -> Budgets:
     """Budgets for a config: pattern first, then scope, then layers with a sparsity of their own.
+
+    Parameters
+    ----------
+    counts : layer name -> weights to keep (multiples of the rows with scope 'row'), from an
+        allocation; in place of the common sparsity, for the layers without one of their own
 
     Raises
     ------
@@ -57,9 +73,7 @@ def make_budgets(state: WeightState, config: Config) -> Budgets:
         not divide a layer's rows.
     """
     prune = config.prune
-    scope = prune.scope
-    if scope == "auto":
-        scope = "global" if prune.objective == "global" else "layer"
+    scope = scope_of(config)
     groups = np.empty(state.n, dtype=np.int64)
     sizes: list[int] = []
     kept: list[int] = []
@@ -86,6 +100,8 @@ def make_budgets(state: WeightState, config: Config) -> Budgets:
             in_layer = _add_tiles(layer, block, density, scope, span, groups, sizes, kept)
             _require_kept(in_layer, density, layer, scope, config.layers.min_kept)
             continue
+        if counts is not None and layer.name in counts:
+            density = counts[layer.name] / layer.numel
         if scope == "row":
             per_row = round(density * layer.cols)
             groups[span] = base + np.arange(layer.numel) // layer.cols
@@ -108,6 +124,8 @@ def make_budgets(state: WeightState, config: Config) -> Budgets:
         _require_kept(in_layer, density, layer, scope, config.layers.min_kept)
     if shared >= 0:
         kept[shared] = round((1.0 - prune.sparsity) * sizes[shared])
+        if counts is not None:
+            kept[shared] = sum(counts.values())
         if kept[shared] < config.layers.min_kept:
             raise BudgetError(
                 f"a sparsity of {prune.sparsity:g} keeps {kept[shared]} of {sizes[shared]} "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .allocation_report import AllocationReport
+
 __all__ = ["LayerReport", "RunReport"]
 
 
@@ -57,6 +59,8 @@ class RunReport:
     samples, holdout_samples : calibration samples for the quadratics, and for judging steps
     seconds : wall-clock time
     seed : the seed
+    allocation : how the densities of the layers were chosen; None with a pattern, which fixes them,
+        and with one sparsity over the whole model
     notes : what the user should know (raised damping, a refit that was undone, an early stop,
         options that had no effect)
     """
@@ -76,6 +80,7 @@ class RunReport:
     seconds: float
     seed: int
     notes: tuple[str, ...] = ()
+    allocation: AllocationReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -27,8 +27,10 @@ from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_lo
 from optiprune.problems import MIQP, CardinalityQP
 from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
+from .allocating import Allocation, allocates, first_by_counts, require_allocatable
+from .allocation_report import AllocationReport
 from .block_search import whole_blocks
-from .budgets import Budgets, block_of, make_budgets, pattern_of
+from .budgets import Budgets, block_of, make_budgets, pattern_of, scope_of
 from .errors import RunInterruptedError, StepFailedError
 from .global_loss import GlobalSearch
 from .global_run import GlobalRun
@@ -79,6 +81,8 @@ class PruningRun:
     state: WeightState = field(init=False)
     budgets: Budgets = field(init=False)
     _objective: GlobalLoss | None = field(init=False, default=None)
+    _allocation: Allocation | None = field(init=False, default=None)
+    _allocated: AllocationReport | None = field(init=False, default=None)
     _order: list[PrunableLayer] = field(init=False, default_factory=list)
     _losses: dict[str, float] = field(init=False, default_factory=dict)
     _errors: dict[str, dict[str, float | None]] = field(init=False, default_factory=dict)
@@ -103,7 +107,10 @@ class PruningRun:
             [name for layer in self.layers for name in layer.module_names],
         )
         self.state = WeightState(self.model, self.layers)
-        self.budgets = make_budgets(self.state, self.config)
+        if allocates(self.config):
+            require_allocatable(self.config)  # budgets follow once it is known what layers need
+        else:
+            self.budgets = make_budgets(self.state, self.config)
         self._require_solver()
         ignored = ignored_options(self.config)
         if ignored:
@@ -125,6 +132,17 @@ class PruningRun:
                     "must be sampled; use fisher = 'empirical' (or 'auto') with this loss"
                 )
         self._try_data()
+        if allocates(self.config):
+            self._allocation = Allocation(
+                self.model,
+                self.state,
+                self.train,
+                self.holdout,
+                self.config,
+                self.loss,
+                self.notes,
+            )
+            self._allocation.prepare()
 
     def _require_solver(self) -> None:
         solver, options = self.solver, self.config.batches
@@ -169,6 +187,11 @@ class PruningRun:
         score = first_scores(
             self.model, self.state, self.train, self.config, self._objective, first
         )
+        if self._allocation is not None:
+            counts, self._allocated = self._allocation.run(score)
+            self.budgets = make_budgets(self.state, self.config, counts)
+            if scope_of(self.config) == "global":
+                score = first_by_counts(self.state, score, counts)
         if self.config.initial.method == "nonzero":
             held = self._by_block((self.state.dense != 0).astype(np.float64))
             self.state.mask = nonzero_mask(self.state, self.budgets, held)
@@ -348,5 +371,6 @@ class PruningRun:
             seconds=time.perf_counter() - self._began,
             seed=self.config.seed,
             notes=tuple(self.notes),
+            allocation=self._allocated,
         )
         return EngineResult(state.masks(), values, report, list(self.history))

@@ -333,3 +333,20 @@ def test_threads_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     # it has to be set before torch is loaded
     code = "import sys, optiprune.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_allocation_is_asked_for_in_the_file_and_stands_in_the_summary(folder: Path) -> None:
+    path = folder / "run.toml"
+    table = '[allocation]\nmethod = "knapsack"\nbudget = "bytes"\nlevels = 4\n'
+    path.write_text(CONFIG.replace("refit = false", 'refit = false\nscope = "layer"') + table)
+    result = run("prune", path)
+    assert result.exit_code == 0, result.output
+    assert "allocation 'knapsack'" in result.output
+    report = json.loads((folder / "results" / "summary.json").read_text())["report"]
+    allocation = report["allocation"]
+    assert (allocation["method"], allocation["budget"]) == ("knapsack", "bytes")
+    kept = {row["name"]: row["kept"] for row in report["layers"]}
+    assert {row["name"]: row["kept"] for row in allocation["layers"]} == kept
+    # 4 bytes a value and a bit for each of the 12 * 16 and 16 * 4 weights; half of 1024 bytes
+    assert allocation["spent"] == 4 * sum(kept.values()) + 32
+    assert 512 - 4 < allocation["spent"] <= allocation["limit"] == 512

@@ -1,0 +1,169 @@
+"""Measures what it costs to prune one layer at a time, all others dense.
+
+The layer is pruned to each level by the cheapest method: the best scores of the first mask,
+re-fitted if the run re-fits. Its inputs are the dense model's, so that one Gram matrix serves all
+levels. The model is run with other weights (`optiprune.curvature.runner`) and never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from optiprune.curvature.data import CalibrationSet
+from optiprune.curvature.fisher import mean_loss
+from optiprune.curvature.gram import LayerGram, collect_grams
+from optiprune.curvature.layers import PrunableLayer
+from optiprune.curvature.losses import LossFunction
+from optiprune.refit import refit_rows
+
+__all__ = ["CheapPruning", "layer_error_damages", "loss_damages"]
+
+# elements of the Gram matrices held at once: 256 MiB in float64
+_TOGETHER = 1 << 25
+
+Damages = dict[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheapPruning:
+    """Prunes single layers of a model.
+
+    Attributes
+    ----------
+    scores : layer name -> (numel,) scores of the first mask, higher stays
+    dense : parameter name -> dense weights of all layers
+    counts : layer name -> numbers of weights to keep, the levels
+    train : samples for the fits
+    refit : whether kept weights are re-fitted
+    by_row : whether every row keeps equally many; counts are multiples of the rows then
+    damping : of the refit
+    chunk : samples sent through the model at once
+    """
+
+    model: nn.Module
+    layers: Sequence[PrunableLayer]
+    scores: Mapping[str, npt.NDArray[np.floating]]
+    dense: Mapping[str, Tensor]
+    counts: Mapping[str, Sequence[int]]
+    train: CalibrationSet
+    refit: bool
+    by_row: bool
+    damping: float
+    chunk: int
+
+    def levels(self, layer: PrunableLayer, gram: LayerGram | None) -> Iterator[Tensor]:
+        """The layer's weights at each of its counts, (rows, cols) float64, zero where pruned.
+
+        ``gram``: of the layer's inputs on the calibration data; needed for a refit alone.
+        """
+        shape = (layer.rows, layer.cols)
+        w = self.dense[layer.parameter].detach().to(torch.float64).reshape(shape)
+        rank = _ranks(self.scores[layer.name].reshape(shape), self.by_row)
+        for count in self.counts[layer.name]:
+            kept = count // layer.rows if self.by_row else count
+            mask = torch.from_numpy(rank < kept).to(w.device)
+            masked = torch.where(mask, w, 0.0)
+            if not self.refit:
+                yield masked
+                continue
+            assert gram is not None
+            b, energy = gram.cross(w), gram.target_energy(w)
+            yield refit_rows(gram.H, b, energy, mask, masked, self.damping).values
+
+    def grams(self, sets: Sequence[CalibrationSet]) -> Iterator[tuple[LayerGram, ...]]:
+        """For each layer in order, the Gram matrices on each of the sets; few layers at once."""
+        batch: list[PrunableLayer] = []
+        held = 0
+        for layer in [*self.layers, None]:
+            size = 0 if layer is None else len(sets) * layer.groups * layer.cols**2
+            if batch and (layer is None or held + size > _TOGETHER):
+                found = [
+                    collect_grams(self.model, batch, self.dense, None, data, self.chunk)
+                    for data in sets
+                ]
+                for done in batch:
+                    yield tuple(g.pop(done.name) for g in found)
+                batch, held = [], 0
+            if layer is not None:
+                batch.append(layer)
+                held += size
+
+
+def _ranks(score: npt.NDArray[np.floating], by_row: bool) -> npt.NDArray[np.int64]:
+    """Place of every score in its row, or in the whole matrix, 0 the highest; ties by position."""
+    flat = score if by_row else score.reshape(1, -1)
+    order = np.argsort(-flat, axis=1, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(flat.shape[1])[None, :], axis=1)
+    return rank.reshape(score.shape)
+
+
+def layer_error_damages(pruning: CheapPruning, held: CalibrationSet | None) -> Damages:
+    """Squared error of the layer's output over the mean square of the dense output (without bias).
+
+    Parameters
+    ----------
+    held : samples to judge on; None: those that the fits are from
+
+    Returns
+    -------
+    layer name -> (levels,) float64 >= 0; 0 for a layer whose dense output is zero.
+
+    Raises `CalibrationError` as `collect_grams`.
+    """
+    sets = [pruning.train] if held is None else [pruning.train, held]
+    out: Damages = {}
+    for layer, grams in zip(pruning.layers, pruning.grams(sets), strict=True):
+        judge = grams[-1]
+        w = pruning.dense[layer.parameter].detach().to(torch.float64)
+        rows = w.reshape(layer.rows, layer.cols)
+        energy = float(judge.target_energy(rows).sum())
+        errors = [float(judge.error(v, rows).sum()) for v in pruning.levels(layer, grams[0])]
+        scale = 1.0 / energy if energy > 0 else 0.0
+        out[layer.name] = np.array(errors) * scale
+    return out
+
+
+def loss_damages(
+    pruning: CheapPruning,
+    held: CalibrationSet,
+    loss: LossFunction,
+    progress: Callable[[str], None] | None = None,
+) -> Damages:
+    """Rise of the model's loss on ``held`` with the one layer pruned, in units of the loss.
+
+    Parameters
+    ----------
+    held : with the targets that ``loss`` needs
+    progress : called with the name of each layer that is done
+
+    Returns
+    -------
+    layer name -> (levels,) float64, below 0 where pruning happened to help.
+
+    Raises
+    ------
+    CalibrationError
+        As `collect_grams` and `mean_loss`: a loss that is NaN or infinite at some level, ...
+    """
+    before = mean_loss(pruning.model, pruning.dense, held, loss, chunk=pruning.chunk)
+    found = pruning.grams([pruning.train]) if pruning.refit else iter(lambda: (None,), 0)
+    out: Damages = {}
+    # the layers come first: the unending iterator of a run without refit is asked only for them
+    for layer, (gram,) in zip(pruning.layers, found, strict=False):
+        like, rises = pruning.dense[layer.parameter], []
+        for values in pruning.levels(layer, gram):
+            weight = values.reshape(layer.shape).to(like.dtype)
+            weights = {**pruning.dense, layer.parameter: weight}
+            now = mean_loss(pruning.model, weights, held, loss, chunk=pruning.chunk)
+            rises.append(now - before)
+        out[layer.name] = np.array(rises)
+        if progress is not None:
+            progress(layer.name)
+    return out

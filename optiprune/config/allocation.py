@@ -1,0 +1,76 @@
+"""Options of the allocation: how dense each layer should be."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+__all__ = ["AllocationOptions"]
+
+
+class AllocationOptions(BaseModel):
+    """How dense each layer is; layers under `layers.sparsity` keep the density given there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    method: Literal["auto", "uniform", "owl", "knapsack"] = Field(
+        "auto",
+        description="'uniform': the same density in every layer; 'owl': denser where a layer has "
+        "more outlying weights (Yin et al. 2023); 'knapsack': the densities with the least sum of "
+        "measured damages, solved exactly. 'auto': uniform. With scope 'global' the result is the "
+        "first mask's, and the search moves weights between layers.",
+    )
+    budget: Literal["parameters", "flops", "bytes"] = Field(
+        "parameters",
+        description="What prune.sparsity saves a share of: kept weights; multiply-adds of one "
+        "sample; or bytes, where a layer takes its kept values and one bit a weight for the mask.",
+    )
+    curve: Literal["layer-error", "loss"] = Field(
+        "loss",
+        description="Damage that 'knapsack' measures, with one layer pruned at a time: rise of the "
+        "model's loss on held-out samples (prune.loss; 'auto' in reconstruction: 'kl', no labels), "
+        "or squared error of the layer's output over its mean square. The second runs the model "
+        "once, the first once for each layer and level.",
+    )
+    levels: int = Field(
+        9, ge=2, description="Densities at which each layer is measured, in equal ratios."
+    )
+    span: float = Field(
+        4.0,
+        gt=1,
+        description="Levels go from the common density divided by this to the density times this, "
+        "at most 1. A layer may also stay whole.",
+    )
+    densities: tuple[float, ...] = Field(
+        (), description="Levels to measure, each in (0, 1), in place of `levels` and `span`."
+    )
+    samples: int = Field(
+        4000,
+        ge=1,
+        description="Calibration samples for the fits, and held-out samples for the damages, at "
+        "most.",
+    )
+    owl_threshold: float = Field(
+        5.0,
+        gt=0,
+        description="A weight is an outlier if |w| times its input's norm is more than this times "
+        "the layer's mean.",
+    )
+    owl_range: float = Field(
+        0.08,
+        ge=0,
+        le=1,
+        description="A density of 'owl' is off the common one by no more than this, nor by more "
+        "than half of it.",
+    )
+
+    @field_validator("densities")
+    @classmethod
+    def _check_densities(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        for density in value:
+            if not 0.0 < density < 1.0:
+                raise ValueError(f"each density must be in (0, 1), got {density:g}")
+        if len(set(value)) != len(value):
+            raise ValueError(f"each density may stand once, got {list(value)}")
+        return tuple(sorted(value))
