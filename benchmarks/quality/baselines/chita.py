@@ -16,7 +16,7 @@ from optiprune.curvature.losses import LossFunction
 from .chita_quadratic import SubsetQuadratic
 from .chita_subset import SubsetSearch
 from .flat import FlatWeights, falling_counts
-from .loss_gradients import loss_gradients
+from .loss_gradients import loss_gradients, require_room
 from .model_method import PrunedWeights, check_call
 
 __all__ = ["Chita"]
@@ -75,6 +75,7 @@ class Chita:
                 raise ValueError(f"{option} must be at least 1, got {getattr(self, option)}")
         began = time.perf_counter()
         deadline = None if seconds is None else began + seconds
+        require_room(sum(layer.numel for layer in layers), data, self.samples)
         flat = FlatWeights.of(model, layers)
         w = flat.dense.double()
         support = torch.arange(flat.p)

@@ -123,6 +123,7 @@ class ICBS:
     ----------
     block : weights decided together; 1024 to 4096 in the paper
     epochs, steps : steps in all are their product; tabu and frozen weights begin anew each epoch
+        (10 x 300 in the paper)
     samples : of the empirical Fisher matrix and the gradient, drawn for each step
     gradient_scale, ridge : of the quadratic
     tabu : length of a layer's tabu list, share of its weights
@@ -134,7 +135,7 @@ class ICBS:
 
     name: str = "icbs"
     block: int = 1024
-    epochs: int = 10
+    epochs: int = 5
     steps: int = 30
     samples: int = 200
     gradient_scale: float = 0.75
@@ -142,7 +143,7 @@ class ICBS:
     tabu: float = 0.4
     frozen_pruned: float = 0.42
     frozen_kept: float = 0.35
-    look: int = 5
+    look: int = 10
     sweeps: int = 100
     moves_weights: bool = False
     reference: str = "Rosenberg et al. 2024, arXiv 2411.17796"

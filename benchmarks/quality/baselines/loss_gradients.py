@@ -13,7 +13,9 @@ from optiprune.curvature.losses import LossFunction, divergence
 
 from .flat import FlatWeights
 
-__all__ = ["LossGradients", "loss_gradients"]
+__all__ = ["LossGradients", "loss_gradients", "require_room"]
+
+_MOST_BYTES = 8 << 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +36,17 @@ class LossGradients:
     @property
     def n(self) -> int:
         return int(self.columns.shape[1])
+
+
+def require_room(p: int, data: CalibrationSet, samples: int) -> None:
+    """Raise ValueError if the gradients of ``samples`` samples would need more than 8 GiB."""
+    n = min(samples, data.n)
+    if 4 * p * n > _MOST_BYTES:
+        size, room = 4 * p * n / 2**30, _MOST_BYTES // (4 * p)
+        raise ValueError(
+            f"the gradients of {n} samples for {p} weights need {size:.1f} GiB (at most "
+            f"{_MOST_BYTES >> 30}): with samples = {room} they fit, or prune fewer layers"
+        )
 
 
 def loss_gradients(

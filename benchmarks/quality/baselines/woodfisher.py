@@ -14,7 +14,7 @@ from optiprune.curvature import CalibrationSet, PrunableLayer
 from optiprune.curvature.losses import LossFunction
 
 from .flat import FlatWeights, falling_counts, keep_largest
-from .loss_gradients import loss_gradients
+from .loss_gradients import loss_gradients, require_room
 from .model_method import PrunedWeights, check_call
 
 __all__ = ["FisherBlock", "WoodFisher"]
@@ -107,6 +107,7 @@ class WoodFisher:
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} must be at least 1, got {getattr(self, option)}")
         began = time.perf_counter()
+        require_room(sum(layer.numel for layer in layers), data, self.samples)
         flat = FlatWeights.of(model, layers)
         w = flat.dense.double()
         mask = torch.ones(flat.p, dtype=torch.bool)

@@ -15,7 +15,7 @@ from benchmarks.quality.baselines.chita import Chita
 from benchmarks.quality.baselines.flat import FlatWeights, falling_counts, keep_largest
 from benchmarks.quality.baselines.global_magnitude import GlobalMagnitude
 from benchmarks.quality.baselines.icbs import ICBS
-from benchmarks.quality.baselines.loss_gradients import loss_gradients
+from benchmarks.quality.baselines.loss_gradients import loss_gradients, require_room
 from benchmarks.quality.baselines.model_method import ModelMethod
 from benchmarks.quality.baselines.refitted import Refitted, refit_layers
 from benchmarks.quality.baselines.whole_model import MODEL_METHODS, model_methods
@@ -24,6 +24,7 @@ from optiprune.curvature import CalibrationSet, find_layers
 from optiprune.curvature.gram import collect_grams
 from optiprune.curvature.losses import LossFunction, cross_entropy, divergence
 
+CPU = torch.device("cpu")
 SMALL: list[ModelMethod] = [
     GlobalMagnitude(),
     Chita(stages=3, samples=60),
@@ -152,6 +153,12 @@ def test_no_time_still_gives_the_density(method: ModelMethod):
 def test_bad_arguments_are_refused(method: ModelMethod, arguments: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         run(method, network("linear"), samples(), **arguments)
+
+
+def test_gradients_that_do_not_fit_are_refused_before_any_work():
+    with pytest.raises(ValueError, match=r"500 samples for 106000000 weights need 197.4 GiB"):
+        require_room(106_000_000, CalibrationSet.collect([torch.zeros(800, 1)], CPU), 500)
+    require_room(106_000_000, CalibrationSet.collect([torch.zeros(20, 1)], CPU), 500)
 
 
 def test_no_layers():
