@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from .resnet import ResNet20
+
 __all__ = ["NETWORKS", "build", "takes_flat_input"]
 
 
@@ -44,19 +46,20 @@ def cnn_32_64_128() -> nn.Sequential:
     )
 
 
-NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mlp-784-512-512-10": lambda: mlp(784, 512, 512, 10),
     "lenet-300-100": lambda: mlp(784, 300, 100, 10),
     "cnn-32-64-fc128": cnn_32_64_128,
+    "resnet20": ResNet20,
 }
 
 
 def takes_flat_input(name: str) -> bool:
     """Whether the network reads rows of 784 pixels rather than (1, 28, 28) images."""
-    return not name.startswith("cnn")
+    return name not in ("cnn-32-64-fc128", "resnet20")
 
 
-def build(name: str, seed: int) -> nn.Sequential:
+def build(name: str, seed: int) -> nn.Module:
     """The untrained network of that name. Raises ValueError for an unknown one.
 
     Weights are drawn as torch does by default (uniform in +-1/sqrt(fan_in)), but from a generator
@@ -69,12 +72,12 @@ def build(name: str, seed: int) -> nn.Sequential:
         model = NETWORKS[name]()
     model = model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
-    for layer in model:
+    for layer in model.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             bound = 1.0 / math.sqrt(layer.weight[0].numel())
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-            assert layer.bias is not None
-            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+            if layer.bias is not None:
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
         elif isinstance(layer, nn.BatchNorm2d):
             layer.reset_running_stats()
             nn.init.ones_(layer.weight)

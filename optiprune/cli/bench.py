@@ -1,4 +1,5 @@
-"""``optiprune bench``: compare solvers at equal CPU time, and write the instances as files."""
+"""``optiprune bench``: compare solvers at equal CPU time, and write the instances as files; compare
+pruning methods on real models (`bench_quality`)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .bench_instances import kept_instances, request
+from .bench_quality import quality_bench
 from .console import output
 from .errors import Debug, InputError, reporting
 from .importable import importable
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["bench_app"]
 
 bench_app = typer.Typer(
-    help="Compare solvers at equal CPU time; write the instances as files.",
+    help="Compare solvers at equal CPU time, and pruning methods on real models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -36,6 +38,8 @@ TargetGap = Annotated[
     float, typer.Option(help="Relative gap at which the target is reached; 0: the best known.")
 ]
 Plots = Annotated[bool, typer.Option(help="Draw figures, as PNG and SVG (needs matplotlib).")]
+
+bench_app.command("quality")(quality_bench)
 
 
 @bench_app.command("solvers")
