@@ -102,18 +102,17 @@ def load_smollm2() -> nn.Module:
 def token_windows(first: int | None, last: int | None, count: int) -> Tensor:
     """The first ``count`` windows of 512 tokens of the articles [first:last], int64 (count, 512).
 
-    Articles follow one another with an empty line between them.
+    The articles are one text, with an empty line between two of them.
 
     Raises ValueError if the articles are too short for so many windows.
     """
-    ids: list[int] = []
-    for text in articles()[first:last]:
-        ids += _tokenizer().encode(text + "\n\n").ids
-        if len(ids) >= count * LENGTH:
-            return torch.tensor(ids[: count * LENGTH]).reshape(count, LENGTH)
-    raise ValueError(
-        f"the articles have {len(ids) // LENGTH} windows of {LENGTH} tokens, {count} were asked for"
-    )
+    ids = _tokenizer().encode("\n\n".join(articles()[first:last])).ids
+    if len(ids) < count * LENGTH:
+        raise ValueError(
+            f"the articles have {len(ids) // LENGTH} windows of {LENGTH} tokens, {count} were "
+            "asked for"
+        )
+    return torch.tensor(ids[: count * LENGTH]).reshape(count, LENGTH)
 
 
 @torch.no_grad()

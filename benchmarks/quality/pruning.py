@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from optiprune import optimize_masks
-from optiprune.curvature import CalibrationSet, PrunableLayer, forward_order
-from optiprune.curvature.gram import collect_grams
+from optiprune.curvature import CalibrationSet, PrunableLayer
 from optiprune.curvature.losses import resolve_loss
-from optiprune.refit import refit_rows
 
 from .baselines import LAYER_METHODS, LayerBudget, prune_layerwise
+from .baselines.refitted import refit_layers
 from .baselines.whole_model import MODEL_METHODS
 from .grid import Cell, Density
 from .methods import Method
 
-__all__ = ["BrokenRuleError", "check_pruned", "prune_with", "refit_layers"]
+__all__ = ["BrokenRuleError", "check_pruned", "prune_with"]
 
 Masks = dict[str, Tensor]
 
@@ -117,44 +116,6 @@ def _by_baseline(
     if method.refit:
         values = refit_layers(model, layers, masks, values, data, chunk=chunk)
     return masks, values
-
-
-def refit_layers(
-    model: nn.Module,
-    layers: Sequence[PrunableLayer],
-    masks: Mapping[str, Tensor],
-    values: Mapping[str, Tensor],
-    data: CalibrationSet,
-    *,
-    chunk: int,
-) -> dict[str, Tensor]:
-    """Least squares on the kept weights of every layer, in forward order.
-
-    Each layer is fitted to the dense layer's outputs on the inputs that the layers before it give
-    once they are pruned and fitted, as `optiprune` does after its own search.
-
-    Returns
-    -------
-    parameter name -> values in the parameter's shape and dtype, zero off the mask
-    """
-    dense = {layer.parameter: model.get_parameter(layer.parameter).detach() for layer in layers}
-    now = {
-        name: torch.where(masks[name].view_as(w), values[name].view_as(w).to(w), 0.0)
-        for name, w in dense.items()
-    }
-    for layer in forward_order(model, layers, {}, data, chunk):
-        gram = collect_grams(model, [layer], dense, now, data, chunk)[layer.name]
-        rows = (layer.rows, layer.cols)
-        weight = dense[layer.parameter].double().reshape(rows)
-        fit = refit_rows(
-            gram.H,
-            gram.cross(weight),
-            gram.target_energy(weight),
-            masks[layer.parameter].reshape(rows),
-            now[layer.parameter].double().reshape(rows),
-        )
-        now[layer.parameter] = fit.values.reshape(layer.shape).to(dense[layer.parameter])
-    return now
 
 
 def check_pruned(

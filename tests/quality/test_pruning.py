@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.quality.baselines.refitted import refit_layers
 from benchmarks.quality.grid import Cell, Density
 from benchmarks.quality.methods import Method, own_method
-from benchmarks.quality.pruning import BrokenRuleError, check_pruned, prune_with, refit_layers
+from benchmarks.quality.pruning import BrokenRuleError, check_pruned, prune_with
 from optiprune.curvature import CalibrationSet, find_layers
 
 MASK = Method("a", "callable", "mask", "m:f")

@@ -26,18 +26,20 @@ def refit_layers(
     data: CalibrationSet,
     *,
     damping: float = 1e-4,
+    chunk: int = 256,
 ) -> dict[str, Tensor]:
     """Values on the masks that give each layer's dense outputs back, by least squares.
 
     Layer by layer in forward order, with the inputs that the re-fitted layers before it give and
     the dense model's outputs as targets. No value may make its row's error larger. Parameters as in
-    `PrunedWeights`; ``damping`` as of `optiprune.refit.refit_rows`. The model is not written to.
+    `PrunedWeights`; ``damping`` as of `optiprune.refit.refit_rows`; ``chunk`` samples go
+    through the model at once. The model is not written to.
     """
     named = dict(model.named_parameters())
     dense = {layer.parameter: named[layer.parameter].detach() for layer in layers}
     now = dict(values)
-    for layer in forward_order(model, layers, dense, data):
-        gram = collect_grams(model, [layer], dense, now, data)[layer.name]
+    for layer in forward_order(model, layers, dense, data, chunk):
+        gram = collect_grams(model, [layer], dense, now, data, chunk)[layer.name]
         rows = dense[layer.parameter].reshape(layer.rows, layer.cols).double()
         fit = refit_rows(
             gram.H,
