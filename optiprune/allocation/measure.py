@@ -27,6 +27,8 @@ __all__ = ["CheapPruning", "layer_error_damages", "loss_damages"]
 # elements of the Gram matrices held at once: 256 MiB in float64
 _TOGETHER = 1 << 25
 
+_ALL = slice(None)
+
 Damages = dict[str, npt.NDArray[np.float64]]
 
 
@@ -57,14 +59,22 @@ class CheapPruning:
     damping: float
     chunk: int
 
-    def levels(self, layer: PrunableLayer, gram: LayerGram | None) -> Iterator[Tensor]:
+    def levels(
+        self,
+        layer: PrunableLayer,
+        gram: LayerGram | None,
+        rows: npt.NDArray[np.int64] | slice = _ALL,
+    ) -> Iterator[Tensor]:
         """The layer's weights at each of its counts, (rows, cols) float64, zero where pruned.
 
-        ``gram``: of the layer's inputs on the calibration data; needed for a refit alone.
+        Parameters
+        ----------
+        gram : of the layer's inputs on the calibration data; needed for a refit alone
+        rows : which of its rows; the counts are of the whole layer all the same
         """
         shape = (layer.rows, layer.cols)
-        w = self.dense[layer.parameter].detach().to(torch.float64).reshape(shape)
-        rank = _ranks(self.scores[layer.name].reshape(shape), self.by_row)
+        w = self.dense[layer.parameter].detach().to(torch.float64).reshape(shape)[rows]
+        rank = _ranks(self.scores[layer.name].reshape(shape), self.by_row)[rows]
         for count in self.counts[layer.name]:
             kept = count // layer.rows if self.by_row else count
             mask = torch.from_numpy(rank < kept).to(w.device)
@@ -104,12 +114,19 @@ def _ranks(score: npt.NDArray[np.floating], by_row: bool) -> npt.NDArray[np.int6
     return rank.reshape(score.shape)
 
 
-def layer_error_damages(pruning: CheapPruning, held: CalibrationSet | None) -> Damages:
+def layer_error_damages(
+    pruning: CheapPruning,
+    held: CalibrationSet | None,
+    most_rows: int | None = None,
+    seed: np.random.SeedSequence | None = None,
+) -> Damages:
     """Squared error of the layer's output over the mean square of the dense output (without bias).
 
     Parameters
     ----------
     held : samples to judge on; None: those that the fits are from
+    most_rows : rows of a layer that stand for all, drawn by ``seed`` (0 if it is None); None for
+        all. Layers of several convolution groups are measured whole.
 
     Returns
     -------
@@ -119,12 +136,16 @@ def layer_error_damages(pruning: CheapPruning, held: CalibrationSet | None) -> D
     """
     sets = [pruning.train] if held is None else [pruning.train, held]
     out: Damages = {}
+    draws = np.random.default_rng(seed or np.random.SeedSequence(0))
     for layer, grams in zip(pruning.layers, pruning.grams(sets), strict=True):
         judge = grams[-1]
+        few: npt.NDArray[np.int64] | slice = _ALL
+        if most_rows is not None and most_rows < layer.rows and layer.groups == 1:
+            few = np.sort(draws.choice(layer.rows, most_rows, replace=False))
         w = pruning.dense[layer.parameter].detach().to(torch.float64)
-        rows = w.reshape(layer.rows, layer.cols)
+        rows = w.reshape(layer.rows, layer.cols)[few]
         energy = float(judge.target_energy(rows).sum())
-        errors = [float(judge.error(v, rows).sum()) for v in pruning.levels(layer, grams[0])]
+        errors = [float(judge.error(v, rows).sum()) for v in pruning.levels(layer, grams[0], few)]
         scale = 1.0 / energy if energy > 0 else 0.0
         out[layer.name] = np.array(errors) * scale
     return out

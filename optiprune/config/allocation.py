@@ -48,8 +48,17 @@ class AllocationOptions(BaseModel):
     samples: int = Field(
         4000,
         ge=1,
-        description="Calibration samples for the fits, and held-out samples for the damages, at "
-        "most.",
+        description="Calibration samples for the fits of 'knapsack', at most.",
+    )
+    judging: int = Field(
+        1000,
+        ge=1,
+        description="Held-out samples that damages are measured on, at most.",
+    )
+    rows: int = Field(
+        256,
+        ge=1,
+        description="Rows of a layer, drawn at random, that stand for all in 'layer-error'.",
     )
     owl_threshold: float = Field(
         5.0,

@@ -166,7 +166,7 @@ class Allocation:
             )
         if options.curve != "loss":
             return
-        few = (self._train if held is None else held).sample(options.samples, judge)
+        few = (self._train if held is None else held).sample(options.judging, judge)
         name, dense = self.loss, self.state.dense_weights()
         if name == "auto" and config.prune.objective == "reconstruction":
             first = next(iter(few.batches(1)))
@@ -271,11 +271,11 @@ class Allocation:
         if self._judge is not None:
             damages = loss_damages(pruning, *self._judge)
         else:
-            held = self.holdout
+            draw, rows = np.random.SeedSequence(config.seed, spawn_key=(2, 2)).spawn(2)
+            held, options = self.holdout, config.allocation
             if held is not None:
-                seed = np.random.SeedSequence(config.seed, spawn_key=(2, 2))
-                held = held.sample(config.allocation.samples, np.random.default_rng(seed))
-            damages = layer_error_damages(pruning, held)
+                held = held.sample(options.judging, np.random.default_rng(draw))
+            damages = layer_error_damages(pruning, held, options.rows, rows)
         return [DamageCurve.of(counts[x.name], damages[x.name], x.numel) for x in self.layers]
 
     def _knapsack(self, curves: list[DamageCurve], uniform: Counts) -> Counts:

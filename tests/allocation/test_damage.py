@@ -140,6 +140,20 @@ def test_a_refit_lowers_the_error_and_rows_can_be_held() -> None:
         assert (values != 0).sum(1).tolist() == [2] * layer.rows
 
 
+def test_some_rows_stand_for_all() -> None:
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.Linear(8, 400), nn.ReLU(), nn.Linear(400, 4)), samples()
+    p = pruning(model, data, refit=True, counts={"0": [320, 800], "2": [160, 400]})
+    whole, some = layer_error_damages(p, None), layer_error_damages(p, None, 200)
+    assert some["0"] == pytest.approx(whole["0"], rel=0.2)
+    assert not np.array_equal(some["0"], whole["0"])
+    assert np.array_equal(some["2"], whole["2"])  # it has only 4 rows
+    again = layer_error_damages(p, None, 200)
+    other = layer_error_damages(p, None, 200, np.random.SeedSequence(1))
+    assert np.array_equal(some["0"], again["0"])
+    assert not np.array_equal(some["0"], other["0"])
+
+
 def test_nothing_is_written_and_samples_may_be_of_any_shape() -> None:
     model = network().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
