@@ -36,8 +36,8 @@ class Chita:
 
     Attributes
     ----------
-    stages : 1 is CHITA, more are CHITA++ (theirs: up to 15); density falls geometrically
-    samples : n; 1000 in the paper for networks of this size
+    stages : 1 is CHITA, more are CHITA++; density falls geometrically
+    samples : n
     ridge : lambda, > 0; the paper tunes it for each network
     first_order : scale of the gradient term; 1 is the Taylor expansion, 0 leaves it out, None is
         1/n. The Fisher matrix of n samples is singular: at full scale the steps follow the sampled
@@ -46,10 +46,10 @@ class Chita:
     search : how each stage's problem is solved
     """
 
-    name: str = "chita++"
-    stages: int = 15
-    samples: int = 500
-    ridge: float = 1e-2
+    name: str = "chita-multi"
+    stages: int = 10
+    samples: int = 400
+    ridge: float = 1e-3
     first_order: float | None = None
     search: SubsetSearch = field(default_factory=SubsetSearch)
     moves_weights: bool = True

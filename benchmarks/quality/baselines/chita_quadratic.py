@@ -39,7 +39,7 @@ class SubsetQuadratic:
 
     With A the gradients of n samples, c the mean gradient and no shift, Q is the predicted change
     of the loss; up to a constant it is CHITA's ``(|y - Xw|^2 + n ridge |w - center|^2) / 2n`` with
-    X = A and y = A center - e (Benbaki et al. 2023, arXiv 2302.14623, section 3.1).
+    X = A and y = A center - e (Benbaki et al. 2023, arXiv 2302.14623).
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ class SubsetSearch:
     Iterative hard thresholding ``w <- P_k(w - tau grad Q(w))`` whose step size comes from the
     pieces on which Q is a parabola in tau, coordinate descent and the back-solve on the support,
     all on an active set that grows while thresholding over all weights would leave it. Benbaki et
-    al. 2023, arXiv 2302.14623, sections 3.2 and 3.3.
+    al. 2023, arXiv 2302.14623.
 
     Attributes
     ----------

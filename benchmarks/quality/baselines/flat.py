@@ -91,8 +91,8 @@ def keep_largest(score: Tensor, k: int) -> Tensor:
 def falling_counts(p: int, k: int, stages: int) -> list[int]:
     """How many weights to keep after each of the stages: geometric from p to k, k last.
 
-    The exponential schedule with which CHITA's multi-stage procedure does best (Benbaki et al.
-    2023, arXiv 2302.14623, section 3.4). Linear if nothing is to be kept.
+    The density falls by one factor a stage, as in the multi-stage procedure of Benbaki et al. 2023
+    (CHITA++, arXiv 2302.14623). Linear if nothing is to be kept.
     """
     if k == 0 or p == 0:
         return [round(p * (1 - t / stages)) for t in range(1, stages + 1)]

@@ -69,22 +69,22 @@ class WoodFisher:
     paper: those pruned in a stage each ask for ``-w_q [F^-1]_{:,q} / [F^-1]_qq`` of their block,
     and the sum of it is what the block moves by. Each stage takes the gradients anew at the weights
     that the last one left; pruned weights stay pruned. Singh and Alistarh, "WoodFisher: efficient
-    second-order approximation for neural network compression", NeurIPS 2020, arXiv 2004.14340,
-    sections 3 and 4.
+    second-order approximation for neural network compression", NeurIPS 2020, arXiv 2004.14340.
 
     Attributes
     ----------
     stages : 1 is the paper's one-shot pruning; density falls geometrically
     samples : n
     block : weights in a block of F, consecutive weights of one layer
-    damping : lambda, > 0; 1e-5 in the paper, whose gradients are averages of mini-batches
+    damping : lambda, > 0; 1e-5 in the paper, whose gradients are averages of mini-batches. More of
+        it keeps the sum of many steps, each right alone, from growing past what F describes
     """
 
     name: str = "woodfisher"
-    stages: int = 15
-    samples: int = 500
-    block: int = 2000
-    damping: float = 1e-5
+    stages: int = 5
+    samples: int = 300
+    block: int = 1000
+    damping: float = 1e-3
     moves_weights: bool = True
     reference: str = "Singh and Alistarh, NeurIPS 2020, arXiv 2004.14340"
 

@@ -174,7 +174,7 @@ def test_against_enumeration():
 
 
 def test_lower_than_magnitude_and_woodfisher_on_the_same_quadratic():
-    """Figure 3 of the paper: CHITA's objective is below those of magnitude and WoodFisher."""
+    """As the paper reports: the joint problem's objective is below those of the two."""
     for seed, k in ((0, 60), (1, 30), (2, 15)):
         q = quadratic(300, 80, seed, first_order=0.0, ridge=0.01)
         block = FisherBlock(q.columns.double(), q.ridge)

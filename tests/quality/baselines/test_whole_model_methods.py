@@ -233,7 +233,7 @@ def test_counts_fall_geometrically_to_the_last():
 
 
 def test_registry():
-    assert set(MODEL_METHODS) == {"global-magnitude", "chita", "chita++", "woodfisher", "icbs"}
+    assert set(MODEL_METHODS) == {"global-magnitude", "chita", "chita-multi", "woodfisher", "icbs"}
     for name, method in MODEL_METHODS.items():
         assert method.name == name
         assert method.reference

@@ -24,7 +24,7 @@ def fisher(G: Tensor, damping: float) -> Tensor:
 
 
 def sherman_morrison(G: Tensor, damping: float) -> Tensor:
-    """Equation (3) of the paper, one gradient after the other."""
+    """The recursion of the paper, one gradient after the other."""
     n = G.shape[1]
     inverse = torch.eye(G.shape[0], dtype=torch.float64) / damping
     for g in G.T:
