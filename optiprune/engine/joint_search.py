@@ -132,11 +132,14 @@ class JointSearch:
     def _damped(self, least: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """H and b of the refit's damped problem, in units of the mean diagonal at ``least``."""
         damping = max(self.config.refit.damping, least)
-        unit = damping * self.gram.H.diagonal(dim1=1, dim2=2).mean(1)
+        diagonal = self.gram.H.diagonal(dim1=1, dim2=2)
+        unit = damping * diagonal.mean(1)
         eye = torch.eye(self.gram.cols, dtype=torch.float64, device=self.gram.H.device)
         ridge = unit.repeat_interleave(len(self.w) // self.gram.groups)[:, None]
         H = (self.gram.H + unit[:, None, None] * eye).cpu().numpy()
-        return H, (self.b + ridge * self.w).cpu().numpy()
+        # a dead input's weight is damped like the others, but there is nothing to keep it for
+        live = (diagonal > 0).repeat_interleave(len(self.w) // self.gram.groups, dim=0)
+        return H, (self.b + torch.where(live, ridge * self.w, 0.0)).cpu().numpy()
 
     def improve(
         self,

@@ -10,10 +10,11 @@ support, what is left is a best-subset problem of M variables,
 whose supports are enumerated (6 for 2:4, 70 for 4:8), or exchanged pair by pair where they are too
 many. Sweeps over the groups go on until none changes: no group can then be chosen better by itself.
 
-Nearly all of the time goes into ``P = H_SS^-1``, so groups are taken in blocks of some 64 weights.
-What a block needs of P is one matrix product; inside it moves act on the block's own tableau, by
-the symmetric sweep operator (Goodnight, "A tutorial on the SWEEP operator", The American
-Statistician 33(3), 1979); P then takes all the block's moves at once.
+Nearly all of the time goes into ``P = H_SS^-1`` and ``H_OS P`` for the weights O outside, so groups
+are taken in blocks of some 64 weights. Inside a block moves act on its own tableau, by the
+symmetric sweep operator (Goodnight, "A tutorial on the SWEEP operator", The American Statistician
+33(3), 1979); the large matrices then take all the block's moves in one product, and none if none
+was made.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _MOST = 1000
 # gains below this share of the row's energy are rounding
 _ROUNDING = 1e-11
 _PASSES = 50
+# rows of a product that are added before they leave the cache
+_CHUNK = 48
 
 
 def sweep_groups(
@@ -78,26 +81,41 @@ def sweep_groups(
         factor, info = dpotri(factor, lower=1, overwrite_c=1)
     if info != 0:
         return mask.copy(), 0.0, 0
-    P = factor.T
-    columns = inside.astype(np.int64)
-    slots = np.full(cols, -1, dtype=np.int64)
-    slots[inside] = np.arange(inside.size)
-    change, passes = _sweep_row(H, b, P, columns, slots, m, sweeps, max(1, _BLOCK // m), most)
-    return slots >= 0, change, passes
+    outside = np.flatnonzero(~mask)
+    Z = np.empty((cols, inside.size))
+    P = Z[: inside.size]
+    P[:] = factor.T
+    _mirror(P)
+    np.matmul(H[np.ix_(outside, inside)], P, out=Z[inside.size :])
+    columns = np.concatenate([inside, outside]).astype(np.int64)
+    place = np.empty(cols, dtype=np.int64)
+    place[columns] = np.arange(cols)
+    change, passes = _sweep_row(
+        H, b, Z, inside.size, columns, place, m, sweeps, max(1, _BLOCK // m), most
+    )
+    return place < inside.size, change, passes
 
 
 @njit(nogil=True, cache=True)
-def _sweep_row(H, b, P, columns, slots, m, sweeps, per_block, most):  # type: ignore[no-untyped-def]
-    """Sweeps of one row; ``P`` (k, k; its upper triangle), ``columns`` and ``slots`` are written.
-
-    ``columns`` (k,) holds the column in each slot of P, ``slots`` (cols,) the slot of each column
-    or -1.
-    """
-    k, cols = columns.size, slots.size
+def _mirror(P):  # type: ignore[no-untyped-def]
+    """Copy the upper triangle to the lower."""
+    k = P.shape[0]
     for i in range(k):
         for j in range(i):
             P[i, j] = P[j, i]
-    bs = b[columns]
+
+
+@njit(nogil=True, cache=True)
+def _sweep_row(H, b, Z, k, columns, place, m, sweeps, per_block, most):  # type: ignore[no-untyped-def]
+    """Sweeps of one row; ``Z``, ``columns`` and ``place`` are written.
+
+    Rows of Z, (cols, k): P first, then ``H_OS P``, a row for every column outside. ``columns``
+    (cols,) holds the column of each row (the first k: of each column of Z too), ``place`` (cols,)
+    the row of each column.
+    """
+    cols = columns.size
+    P = Z[:k]
+    bs = b[columns[:k]]
     w = np.dot(P, bs)
     before = np.dot(bs, w)
     floor = _ROUNDING * abs(before)
@@ -106,8 +124,8 @@ def _sweep_row(H, b, P, columns, slots, m, sweeps, per_block, most):  # type: ig
     inside = np.empty(width, dtype=np.bool_)
     outer = np.empty(width, dtype=np.int64)
     across, V = np.empty((width, k)), np.empty((width, k))
-    left, right = np.empty((2 * width, k)), np.empty((2 * width, k))
-    product, schur = np.empty((k, k)), np.empty(width * width)
+    right, schur = np.empty((2 * width, k)), np.empty(width * width)
+    product, factors = np.empty((_CHUNK, k)), np.empty(2 * width * cols)
     small, scratch = np.empty((m + 1, m + 1)), np.empty((m + 1, m + 1))
     chosen, trial = np.empty(m, dtype=np.bool_), np.empty(m, dtype=np.int64)
     best = np.empty(m, dtype=np.int64)
@@ -118,7 +136,7 @@ def _sweep_row(H, b, P, columns, slots, m, sweeps, per_block, most):  # type: ig
         for first in range(0, cols, width):
             n = min(width, cols - first)
             o = _load_block(
-                H, b, P, w, bs, columns, slots, first, n, T, inside, outer, across, V, schur
+                H, b, Z, k, w, bs, columns, place, first, n, T, inside, outer, across, V, schur
             )
             if o == 0 or o == n:
                 continue
@@ -127,7 +145,10 @@ def _sweep_row(H, b, P, columns, slots, m, sweeps, per_block, most):  # type: ig
             ):
                 continue
             moved = True
-            _take_block(P, columns, slots, first, n, T, inside, outer[:o], V, left, right, product)
+            _take_block(
+                H, Z, k, columns, place, first, n, T, inside, outer[:o], across, V, right,
+                product, factors,
+            )  # fmt: skip
             for i in range(k):
                 bs[i] = b[columns[i]]
             np.dot(P, bs, w)
@@ -137,16 +158,17 @@ def _sweep_row(H, b, P, columns, slots, m, sweeps, per_block, most):  # type: ig
 
 
 @njit(nogil=True, cache=True)
-def _load_block(H, b, P, w, bs, columns, slots, first, n, T, inside, outer, across, V, schur):  # type: ignore[no-untyped-def]
+def _load_block(  # type: ignore[no-untyped-def]
+    H, b, Z, k, w, bs, columns, place, first, n, T, inside, outer, across, V, schur
+):
     """The tableau of columns ``first .. first + n``; how many of them are outside.
 
     T holds -P within the support, ``H_OS P`` across, Schur complements outside; its last row the
-    weights and the residuals. ``V[:o]`` is ``H_OS P`` in full.
+    weights and the residuals. ``across[:o]`` and ``V[:o]`` are ``H_OS`` and ``H_OS P`` in full.
     """
-    k = columns.size
     o = 0
     for j in range(n):
-        inside[j] = slots[first + j] >= 0
+        inside[j] = place[first + j] < k
         if not inside[j]:
             outer[o] = j
             o += 1
@@ -154,19 +176,19 @@ def _load_block(H, b, P, w, bs, columns, slots, first, n, T, inside, outer, acro
         return o
     for a in range(o):
         row = H[first + outer[a]]
+        V[a] = Z[place[first + outer[a]]]
         for i in range(k):
             across[a, i] = row[columns[i]]
-    np.dot(across[:o], P, V[:o])
     square = schur[: o * o].reshape((o, o))
     np.dot(across[:o], V[:o].T, square)
     for j in range(n):
         if inside[j]:
-            s = slots[first + j]
+            s = place[first + j]
             T[j, n] = w[s]
             T[n, j] = w[s]
             for i in range(j + 1):
                 if inside[i]:
-                    T[i, j] = -P[slots[first + i], s]
+                    T[i, j] = -Z[place[first + i], s]
                     T[j, i] = T[i, j]
     for a in range(o):
         j = outer[a]
@@ -175,7 +197,7 @@ def _load_block(H, b, P, w, bs, columns, slots, first, n, T, inside, outer, acro
         T[n, j] = r
         for i in range(n):
             if inside[i]:
-                T[i, j] = V[a, slots[first + i]]
+                T[i, j] = V[a, place[first + i]]
                 T[j, i] = T[i, j]
         for c in range(a + 1):
             i = outer[c]
@@ -229,67 +251,98 @@ def _improve_block(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _take_block(P, columns, slots, first, n, T, inside, outer, V, left, right, product):  # type: ignore[no-untyped-def]
-    """P for the support that the block has now.
+def _take_block(  # type: ignore[no-untyped-def]
+    H, Z, k, columns, place, first, n, T, inside, outer, across, V, right, product, factors
+):
+    """Z for the support that the block has now.
 
-    Losing the slots L takes ``P_:L P_LL^-1 P_L:`` off; gaining the columns E in their place, with
-    ``v = H_ER P`` on what remains and ``p = P_EE`` from the tableau, adds ``v' p v`` and borders
-    the matrix.
+    Let the slots L of P be lost and the columns E gained in their place. Losing adds
+    ``-Z_:L P_LL^-1 P_L:``. With ``v = H_ER P`` on what remains, ``p = P_EE`` from the tableau and
+    ``s`` the Schur complements of a row with E (``-v'`` for the rows of P itself), gaining adds
+    ``-s p v`` and sets the slots L to ``s p``. Both are one product of two thin factors.
     """
-    k = columns.size
+    cols = columns.size
     lost = np.empty(n, dtype=np.int64)
     gained = np.empty(n, dtype=np.int64)
     r = 0
     for j in range(n):
-        s = slots[first + j]
-        if s >= 0 and not inside[j]:
-            lost[r] = s
+        at = place[first + j]
+        if at < k and not inside[j]:
+            lost[r] = at
             r += 1
+    known, v = np.empty((r, k)), np.empty((r, k))
     e = 0
     for a in range(outer.size):
         j = outer[a]
         if inside[j]:
-            gained[e] = j
-            for i in range(k):
-                right[r + e, i] = V[a, i]
+            gained[e] = first + j
+            known[e] = across[a]
+            v[e] = V[a]
             e += 1
-    inverse = np.empty((r, r))
+    inverse, corner, block = np.empty((r, r)), np.empty((r, r)), np.empty((r, r))
+    gone = np.empty((r, k))
     for i in range(r):
-        for c in range(k):
-            right[i, c] = P[lost[i], c]
+        gone[i] = Z[lost[i]]
         for j in range(r):
-            inverse[i, j] = P[lost[i], lost[j]]
+            inverse[i, j] = Z[lost[i], lost[j]]
+            corner[i, j] = v[i, lost[j]]
+            block[i, j] = -T[gained[i] - first, gained[j] - first]
     _invert(inverse)
-    np.dot(inverse, right[:r], left[:r])
-    corner, block = np.empty((r, r)), np.empty((r, r))
+    first_part, second_part = right[:r], right[r : 2 * r]
+    np.dot(inverse, gone, first_part)  # P_LL^-1 P_L:
+    v -= np.dot(corner, first_part)
     for i in range(r):
-        for j in range(r):
-            corner[i, j] = right[r + i, lost[j]]
-            block[i, j] = -T[gained[i], gained[j]]
-    v = right[r : 2 * r]
-    np.dot(corner, left[:r], left[r : 2 * r])
-    for i in range(r):
-        for c in range(k):
-            v[i, c] -= left[r + i, c]
-            left[i, c] = -left[i, c]
         for j in range(r):
             v[i, lost[j]] = 0.0
-    np.dot(block, v, left[r : 2 * r])
-    np.dot(left[: 2 * r].T, right[: 2 * r], product)
-    for i in range(k):
-        for c in range(k):
-            P[i, c] += product[i, c]
+    np.dot(block, v, second_part)
+    # Schur complements of the rows outside with E, once L is lost
+    schur = np.dot(Z[k:], known.T)
+    mixed = np.dot(first_part, known.T)
+    factor = factors[: 2 * r * cols].reshape((cols, 2 * r))
+    for a in range(cols):
+        for i in range(r):
+            factor[a, i] = -Z[a, lost[i]]
+        for i in range(r):
+            if a < k:
+                factor[a, r + i] = v[i, a]
+            else:
+                s = H[columns[a], gained[i]] - schur[a - k, i]
+                for j in range(r):
+                    s -= factor[a, j] * mixed[j, i]
+                factor[a, r + i] = -s
+    for start in range(0, cols, _CHUNK):
+        stop = min(start + _CHUNK, cols)
+        np.dot(factor[start:stop], right[: 2 * r], product[: stop - start])
+        for a in range(start, stop):
+            for c in range(k):
+                Z[a, c] += product[a - start, c]
+    for a in range(k, cols):
+        for j in range(r):
+            s = 0.0
+            for i in range(r):
+                s -= factor[a, r + i] * block[i, j]
+            Z[a, lost[j]] = s
     for i in range(r):
         for c in range(k):
-            P[lost[i], c] = -left[r + i, c]
-            P[c, lost[i]] = -left[r + i, c]
+            Z[lost[i], c] = -second_part[i, c]
+            Z[c, lost[i]] = -second_part[i, c]
     for i in range(r):
         for j in range(r):
-            P[lost[i], lost[j]] = block[i, j]
-        slots[columns[lost[i]]] = -1
+            Z[lost[i], lost[j]] = block[i, j]
+    rows = np.empty(r, dtype=np.int64)
     for i in range(r):
-        columns[lost[i]] = first + gained[i]
-        slots[first + gained[i]] = lost[i]
+        rows[i] = place[gained[i]]
+        out = columns[lost[i]]
+        columns[lost[i]] = gained[i]
+        place[gained[i]] = lost[i]
+        columns[rows[i]] = out
+        place[out] = rows[i]
+    for i in range(r):
+        for c in range(k):
+            known[i, c] = H[columns[rows[i]], columns[c]]
+    fresh = np.dot(known, Z[:k])
+    for i in range(r):
+        Z[rows[i]] = fresh[i]
 
 
 @njit(nogil=True, cache=True)
