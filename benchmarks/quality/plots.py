@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from optiprune.problems.files.atomic import replacing
 
 from .grid import Density
-from .methods import Kind
+from .methods import DEFAULTS, Kind
 from .summary import WALL, Entry, Quantity, in_order, metric_of
 
 __all__ = ["draw_all"]
@@ -28,6 +29,7 @@ __all__ = ["draw_all"]
 _COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8c6d31")
 _OURS = ("#0072B2", "#000000", "#5e3c99", "#1b7837")
 _MARKERS = "os^vDP<>X*hd"
+Styles = dict[str, dict[str, Any]]
 _TITLES: dict[Kind, str] = {"mask": "mask only", "weights": "weights moved"}
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -57,7 +59,7 @@ def draw_all(of_all: Sequence[Entry], out: Path) -> list[Path]:
         if not mine:
             continue
         kinds = [k for k in _TITLES if any(e.kind == k for e in mine)]
-        styles = {k: _styles([e for e in mine if e.kind == k]) for k in kinds}
+        styles = _styles(mine)
         stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in model)
         size = (4.2 * len(kinds), 4.4)
         with _saved(folder, f"{stem}-density", written, size) as figure:
@@ -88,39 +90,47 @@ def _saved(
             written.append(path)
 
 
-def _styles(of_kind: Sequence[Entry]) -> dict[str, dict[str, Any]]:
-    """A colour and marker for each method; a method and its refit share a colour."""
-    ours = sorted({e.method for e in of_kind if e.source == "optiprune"})
-    others = sorted({e.method for e in of_kind if e.source != "optiprune"})
+def _styles(of_model: Sequence[Entry]) -> Styles:
+    """How each method is drawn, the same in every panel of a model: our defaults as stars, a
+    baseline and its refit in one colour, the refit hollow and dashed."""
+    ours = sorted({e.method for e in of_model if e.source == "optiprune"}, key=_default_first)
+    others = sorted({e.method for e in of_model if e.source != "optiprune"})
     families = list(dict.fromkeys(m.removesuffix("+refit") for m in others))
-    styles: dict[str, dict[str, Any]] = {}
-    for i, method in enumerate(ours):
+    plain = [m for m in ours if m not in DEFAULTS.values()]
+    styles: Styles = {}
+    for method in ours:
+        i = plain.index(method) + 1 if method in plain else 0
         styles[method] = {
             "color": _OURS[i % len(_OURS)],
-            "marker": "*o^s"[i % 4],
+            "marker": "*" if i == 0 else "pH8"[i % 3],
             "linewidth": 2.0,
-            "markersize": 8 if i % 4 == 0 else 5,
+            "markersize": 9 if i == 0 else 6,
             "zorder": 5,
         }
     for method in others:
         i = families.index(method.removesuffix("+refit"))
+        hollow = method.endswith("+refit")
         styles[method] = {
             "color": _COLOURS[i % len(_COLOURS)],
             "marker": _MARKERS[i % len(_MARKERS)],
             "linewidth": 1.0,
             "markersize": 4,
-            "linestyle": "--" if method.endswith("+refit") else "-",
-            "markerfacecolor": "white" if method.endswith("+refit") else None,
+            "linestyle": "--" if hollow else "-",
             "zorder": 3,
+            **({"markerfacecolor": "white"} if hollow else {}),
         }
-    return {m: {k: v for k, v in s.items() if v is not None} for m, s in styles.items()}
+    return styles
+
+
+def _default_first(method: str) -> tuple[bool, str]:
+    return method not in DEFAULTS.values(), method
 
 
 def _by_density(
     figure: Figure,
     of_model: Sequence[Entry],
     kinds: Sequence[Kind],
-    styles: dict[Kind, dict[str, dict[str, Any]]],
+    styles: Styles,
 ) -> None:
     densities = in_order(e.density for e in of_model)
     place = {d: i for i, d in enumerate(densities)}
@@ -129,8 +139,10 @@ def _by_density(
     first = None
     for at, kind in enumerate(kinds):
         axes = first = figure.add_subplot(1, len(kinds), at + 1, sharey=first)
-        for method, style in styles[kind].items():
+        for method, style in styles.items():
             mine = {e.density: e for e in of_model if (e.kind, e.method) == (kind, method)}
+            if not mine:
+                continue
             line = {d: _value(mine[d], metric) for d in plain if d in mine}
             axes.plot([place[d] for d in line], list(line.values()), label=method, **style)
             # patterns are densities of their own kind: no line leads to them
@@ -144,20 +156,22 @@ def _by_density(
         axes.set_xlim(-0.4, len(densities) - 0.6)
         axes.set_xlabel("density")
         _finish(axes, at, of_model, metric, _TITLES[kind])
+        if metric.percent:
+            _spread_the_top(axes)
 
 
 def _by_time(
     figure: Figure,
     here: Sequence[Entry],
     kinds: Sequence[Kind],
-    styles: dict[Kind, dict[str, dict[str, Any]]],
+    styles: Styles,
     density: str,
 ) -> None:
     metric = metric_of(here)
     first = None
     for at, kind in enumerate(kinds):
         axes = first = figure.add_subplot(1, len(kinds), at + 1, sharey=first, sharex=first)
-        for method, style in styles[kind].items():
+        for method, style in styles.items():
             entry = next((e for e in here if (e.kind, e.method) == (kind, method)), None)
             if entry is not None:
                 x, y = max(entry.median(WALL), 1e-3), _value(entry, metric)
@@ -166,6 +180,33 @@ def _by_time(
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("wall time of the method (s)")
         _finish(axes, at, here, metric, f"{_TITLES[kind]}, density {density}")
+
+
+def _spread_the_top(axes: Any) -> None:
+    """An axis of per cent on which 90 to 99 has as much room as 0 to 90: that of the logarithm of
+    what is missing to 100. Methods differ most where they are good."""
+
+    def forward(y: Any) -> Any:
+        return -np.log10(np.maximum(100.0 - np.asarray(y, dtype=float), 0.1))
+
+    def back(z: Any) -> Any:
+        return 100.0 - 10.0 ** (-np.asarray(z, dtype=float))
+
+    low, high = axes.get_ylim()
+    axes.set_yscale("function", functions=(forward, back))
+    axes.set_ylim(max(low, 0.0), min(high, 99.8))
+    low, high = axes.get_ylim()
+    ticks = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5)
+    shown: list[float] = []
+    for t in ticks:
+        # no two labels on one another
+        apart = not shown or forward(t) - forward(shown[-1]) > 0.045 * (
+            forward(high) - forward(low)
+        )
+        if low <= t <= high and apart:
+            shown.append(t)
+    axes.set_yticks(shown, [f"{t:g}" for t in shown])
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _value(entry: Entry, metric: Quantity) -> float:
@@ -179,6 +220,9 @@ def _finish(axes: Any, at: int, of_model: Sequence[Entry], metric: Quantity, tit
     axes.axhline(level, color="black", linewidth=0.8, linestyle=":", label="dense")
     if not metric.higher_is_better:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         values = [_value(e, metric) for e in of_model]
         top = max((v for v in values if math.isfinite(v)), default=level)
         axes.set_ylim(0.9 * level, min(1.2 * top, _MOST * level))
@@ -186,7 +230,7 @@ def _finish(axes: Any, at: int, of_model: Sequence[Entry], metric: Quantity, tit
     if at == 0:
         axes.set_ylabel(metric.label)
     else:
-        axes.tick_params(labelleft=False)
+        axes.tick_params(which="both", labelleft=False)
     axes.grid(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)

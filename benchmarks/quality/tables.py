@@ -59,7 +59,7 @@ def table(of_kind: Sequence[Entry], quantity: Quantity) -> list[str]:
     at = {(e.method, e.density): e for e in of_kind}
     seeds = {d: max(len(e.good) for e in of_kind if e.density == d) for d in densities}
     best = {d: _best([e for e in of_kind if e.density == d], quantity) for d in densities}
-    methods = dict.fromkeys(e.method for e in _sorted(of_kind, quantity))
+    methods = dict.fromkeys(e.method for e in _sorted(of_kind))
     lines = [
         "| method | " + " | ".join(densities) + " |",
         "|---|" + "---:|" * len(densities),
@@ -192,6 +192,10 @@ def _is(entry: Entry, best: float, quantity: Quantity) -> bool:
     return quantity.show(entry.median(quantity)) == quantity.show(best)
 
 
-def _sorted(of_kind: Sequence[Entry], quantity: Quantity) -> list[Entry]:
-    """Ours first, then by name; the same order in every table of a kind."""
-    return sorted(of_kind, key=lambda e: (e.source != "optiprune", e.method))
+def _sorted(of_kind: Sequence[Entry]) -> list[Entry]:
+    """Our default, ours, then by name; the same order in every table of a kind."""
+
+    def place(e: Entry) -> tuple[bool, bool, str]:
+        return e.method not in DEFAULTS.values(), e.source != "optiprune", e.method
+
+    return sorted(of_kind, key=place)
