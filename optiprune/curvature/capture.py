@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,22 +16,33 @@ from .runner import run_model, untouched
 
 __all__ = [
     "CallKey",
+    "Feed",
+    "RunEndedError",
+    "Visit",
     "forward_order",
     "positions",
     "require_finite_moments",
     "require_run",
     "run_with_taps",
+    "tapped",
 ]
 
 CallKey: TypeAlias = tuple[str, int]
 """(module name, how many times it ran before in this forward)."""
 Visit: TypeAlias = Callable[[PrunableLayer, nn.Module, CallKey, Tensor], None]
 
+
+class Feed(Protocol):
+    """Shows a visitor the inputs of some layers: by running them, or from what was kept."""
+
+    def __call__(self, visit: Visit, *, until_all: bool = False) -> None: ...
+
+
 # elements of one unfolded piece: 128 MiB in float64
 _PIECE = 1 << 24
 
 
-class _Enough(Exception):
+class RunEndedError(Exception):
     """Raised in a hook to end a forward of which nothing more is needed."""
 
 
@@ -44,7 +55,18 @@ def run_with_taps(
     *,
     until_all: bool = False,
 ) -> None:
-    """Run the model once and show ``visit`` the input of every module of ``layers`` as it runs.
+    """Run the model once, with these weights, under `tapped`."""
+    tapped(layers, lambda: run_model(model, weights, inputs), visit, until_all=until_all)
+
+
+def tapped(
+    layers: Sequence[PrunableLayer],
+    forward: Callable[[], object],
+    visit: Visit,
+    *,
+    until_all: bool = False,
+) -> None:
+    """Call ``forward`` and show ``visit`` the input of every module of ``layers`` as it runs.
 
     The tensor that ``visit`` gets may be overwritten by the model afterwards (in-place operations):
     it must be used at once or copied.
@@ -73,7 +95,7 @@ def run_with_taps(
             counts[name] = nth + 1
             visit(layer, module, (name, nth), x.detach())
             if until_all and len(counts) == modules:
-                raise _Enough
+                raise RunEndedError
 
         return hook
 
@@ -83,8 +105,8 @@ def run_with_taps(
         for name, module in zip(layer.module_names, layer.modules, strict=True)
     ]
     try:
-        run_model(model, weights, inputs)
-    except _Enough:
+        forward()
+    except RunEndedError:
         pass
     finally:
         for handle in handles:

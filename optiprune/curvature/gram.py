@@ -14,18 +14,29 @@ the layer repair what the layers before it broke.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from .capture import CallKey, positions, require_finite_moments, require_run, run_with_taps
+from .capture import (
+    CallKey,
+    Feed,
+    positions,
+    require_finite_moments,
+    require_run,
+    run_with_taps,
+)
 from .data import CalibrationError, CalibrationSet
 from .layers import LayerError, PrunableLayer
 from .runner import untouched
 
-__all__ = ["LayerGram", "collect_grams", "input_norms", "wanda_scores"]
+__all__ = ["LayerGram", "Passes", "collect_grams", "input_norms", "sum_grams", "wanda_scores"]
+
+Passes: TypeAlias = Iterable[tuple[Feed, Feed | None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,6 +196,27 @@ def collect_grams(
         A layer whose input is NaN or infinite, or that never runs; a model whose pruned form runs
         a layer another number of times than the dense one, so that positions cannot be matched.
     """
+
+    def passes() -> Passes:
+        for batch in data.batches(chunk):
+            first = partial(run_with_taps, model, layers, dense_weights, batch.inputs)
+            if pruned_weights is None:
+                yield first, None
+            else:
+                yield first, partial(run_with_taps, model, layers, pruned_weights, batch.inputs)
+
+    with torch.no_grad(), untouched(model):
+        return sum_grams(layers, passes())
+
+
+def sum_grams(layers: Sequence[PrunableLayer], passes: Passes) -> dict[str, LayerGram]:
+    """`collect_grams` of whatever runs the layers: the model, or the part of it that holds them.
+
+    Parameters
+    ----------
+    passes : for every chunk of data, what feeds the inputs of the dense form to a visitor and, if
+        it is another, what feeds those of the pruned form
+    """
     sums: dict[str, _Sums] = {}
     modules = sum(len(layer.modules) for layer in layers)
     once = False
@@ -224,21 +256,19 @@ def collect_grams(
         for a, b in pairs:
             s.add(a, b)
 
-    with torch.no_grad(), untouched(model):
-        for batch in data.batches(chunk):
-            first = add_same if pruned_weights is None else keep
-            run_with_taps(model, layers, dense_weights, batch.inputs, first, until_all=once)
-            if pruned_weights is not None:
-                run_with_taps(model, layers, pruned_weights, batch.inputs, add_pair, until_all=once)
-                if store:
-                    name, nth = next(iter(store))
-                    raise CalibrationError(
-                        f"layer '{name}' runs {nth + 1} times in the dense model but not in the "
-                        "pruned one; use curvature.inputs = 'dense'"
-                    )
-            # a module that runs several times may run another number of times on other data
-            once = once or (len(counts) == modules == sum(counts.values()))
-            counts = {}
+    for dense, pruned in passes:
+        dense(add_same if pruned is None else keep, until_all=once)
+        if pruned is not None:
+            pruned(add_pair, until_all=once)
+            if store:
+                name, nth = next(iter(store))
+                raise CalibrationError(
+                    f"layer '{name}' runs {nth + 1} times in the dense model but not in the "
+                    "pruned one; use curvature.inputs = 'dense'"
+                )
+        # a module that runs several times may run another number of times on other data
+        once = once or (len(counts) == modules == sum(counts.values()))
+        counts = {}
     require_run(layers, sums)
     # in the order of the calls: the first layer with bad inputs is the one to name
     grams = {name: s.finish(name) for name, s in sums.items()}

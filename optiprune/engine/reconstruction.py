@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from optiprune.config import Config
-from optiprune.curvature.capture import forward_order
 from optiprune.curvature.data import CalibrationSet
-from optiprune.curvature.gram import LayerGram, collect_grams
+from optiprune.curvature.gram import LayerGram
 from optiprune.curvature.layers import LayerError, PrunableLayer
+from optiprune.curvature.stages import LayerWalk
 from optiprune.patterns import Block
 from optiprune.problems import MIQP
 from optiprune.refit import RefitResult
@@ -79,7 +79,7 @@ def reconstruct(
     Raises
     ------
     CalibrationError
-        From the calibration data, see `collect_grams`.
+        From the calibration data, see `LayerWalk`.
     LayerError
         A mask that is missing or has another shape; a pattern that does not fit.
     StepFailedError
@@ -115,7 +115,6 @@ class _Run:
         stop: Stop | None,
         dense: Mapping[str, Tensor] | None,
     ) -> None:
-        self.model, self.train, self.holdout = model, train, holdout
         self.config, self.solver, self.seed, self.progress = config, solver, seed, progress
         self.stop = stop
         own = dict(model.named_parameters())
@@ -128,38 +127,21 @@ class _Run:
             rows = first[layer.parameter].reshape(layer.rows, layer.cols)
             check_pattern_mask(layer, rows.cpu().numpy(), pattern_of(layer, config))
             check_block_mask(layer, rows.cpu().numpy(), block_of(layer, config))
-        self.order = forward_order(model, layers, self.dense, train)
-        self.weights = dict(self.dense)  # of the pruned model, layer by layer
+        sets = [train] if holdout is None else [train, holdout]
+        curvature = config.curvature
+        self.walk = LayerWalk(model, layers, self.dense, sets, curvature.chunk, curvature.inputs)
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
 
     def all_layers(self) -> ReconstructionResult:
-        shared: list[dict[str, LayerGram]] | None = None
-        if self.config.curvature.inputs == "dense":
-            start = time.perf_counter()
-            shared = [self._grams(data, self.order, None) for data in self._sets()]
-            each = (time.perf_counter() - start) / len(self.order)
-        for number, layer in enumerate(self.order):
-            if shared is None:
-                start = time.perf_counter()
-                pruned = self.weights if number else None
-                grams = [self._grams(d, [layer], pruned)[layer.name] for d in self._sets()]
-                each = time.perf_counter() - start
-            else:
-                grams = [g.pop(layer.name) for g in shared]
-            self._layer(number, layer, grams[0], grams[1] if len(grams) > 1 else None, each)
+        number, began = 0, time.perf_counter()
+        for stage in self.walk:
+            each = (time.perf_counter() - began) / len(stage.layers)
+            for layer in stage.layers:
+                grams = [found[layer.name] for found in stage.grams]
+                self._layer(number, layer, grams[0], grams[1] if len(grams) > 1 else None, each)
+                number += 1
+            began = time.perf_counter()
         return self.result
-
-    def _sets(self) -> list[CalibrationSet]:
-        return [self.train] if self.holdout is None else [self.train, self.holdout]
-
-    def _grams(
-        self,
-        data: CalibrationSet,
-        layers: Sequence[PrunableLayer],
-        pruned: Mapping[str, Tensor] | None,
-    ) -> dict[str, LayerGram]:
-        chunk = self.config.curvature.chunk
-        return collect_grams(self.model, layers, self.dense, pruned, data, chunk)
 
     def _layer(
         self,
@@ -201,7 +183,7 @@ class _Run:
         failed = 0 if fit is None else int(fit.failed.sum())
         damped = 0 if fit is None else int(fit.raised.sum())
         final = values.reshape(layer.shape).to(weight.dtype)
-        self.weights[layer.parameter] = final
+        self.walk.weights[layer.parameter] = final
         if self.result.values is not None:
             self.result.values[layer.parameter] = final
 

@@ -1,0 +1,292 @@
+"""The layers of a model one after another, each with the moments of its inputs, at linear cost.
+
+A layer of the pruned model sees what the pruned layers before it produce. Running the whole model
+anew for every layer costs the square of its depth; where modules form a chain
+(`optiprune.curvature.chain`), the tensors between them are kept, for the dense model and for the
+pruned one, and each block is run a few times. Layers of a block that are called with the same
+tensor (queries, keys and values) are one stage and share their moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from .capture import CallKey, Feed, Visit, forward_order, run_with_taps, tapped
+from .chain import Call, Chain, ChainBlock, find_chains, first_tensor
+from .data import CalibrationSet
+from .gram import LayerGram, Passes, collect_grams, sum_grams
+from .layers import PrunableLayer
+from .runner import untouched
+
+__all__ = ["Inputs", "LayerWalk", "Stage"]
+
+Inputs = Literal["pruned", "dense", "pruned-only"]
+Collect: TypeAlias = Callable[[Sequence[PrunableLayer]], dict[str, LayerGram]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """Layers that can be decided side by side: none of them sees another's output.
+
+    Attributes
+    ----------
+    layers : in the order in which they run
+    grams : for every calibration set, layer name -> `LayerGram`
+    """
+
+    layers: tuple[PrunableLayer, ...]
+    grams: tuple[dict[str, LayerGram], ...]
+
+
+class LayerWalk:
+    """Iterates over the stages of a model in the order in which they run.
+
+    The caller writes the weights that it chose for a stage's layers into ``weights`` before it asks
+    for the next stage; the model itself is never written.
+
+    Parameters
+    ----------
+    layers : that take part
+    dense : parameter name -> tensor of the dense model
+    sets : calibration sets; each stage has moments of each of them
+    chunk : samples run at once
+    inputs : 'pruned': inputs of the pruned model, outputs of the dense one as targets; 'dense':
+        inputs of the dense model; 'pruned-only': inputs of the pruned model for both, so that a
+        layer does not repair what those before it lost (H = C = D)
+
+    Attributes
+    ----------
+    order : the layers in the order in which they run
+    weights : parameter name -> tensor of the pruned model
+
+    Raises
+    ------
+    CalibrationError
+        A layer that never runs; see also `collect_grams`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[PrunableLayer],
+        dense: Mapping[str, Tensor],
+        sets: Sequence[CalibrationSet],
+        chunk: int = 256,
+        inputs: Inputs = "pruned",
+    ) -> None:
+        self.model, self.dense, self.sets = model, dict(dense), tuple(sets)
+        self.chunk, self.inputs = chunk, inputs
+        self.weights = dict(dense)
+        self.order = forward_order(model, layers, self.dense, self.sets[0])
+        sample = next(iter(self.sets[0].batches(1))).inputs
+        with torch.no_grad(), untouched(model):
+            self.chains = find_chains(model, self.order, self.dense, sample)
+            self._shared = _same_inputs(model, self.order, self.dense, sample)
+
+    def __iter__(self) -> Iterator[Stage]:
+        inside = {
+            layer.name: chain for chain in self.chains for b in chain.blocks for layer in b.layers
+        }
+        walked: list[Chain] = []
+        loose: list[PrunableLayer] = []
+        for layer in self.order:
+            chain = inside.get(layer.name)
+            if chain is None:
+                loose.append(layer)
+            elif chain not in walked:
+                yield from self._loose(loose)
+                yield from self._chain(chain)
+                walked.append(chain)
+                loose = []
+        yield from self._loose(loose)
+
+    def _loose(self, layers: Sequence[PrunableLayer]) -> Iterator[Stage]:
+        """Layers that no chain holds: the model runs up to them."""
+        if not layers:
+            return
+        if self.inputs == "dense":
+            yield self._stage(layers, [partial(self._whole, data) for data in self.sets])
+            return
+        for group in self._groups(layers):
+            yield self._stage(group, [partial(self._whole, data) for data in self.sets])
+
+    def _whole(self, data: CalibrationSet, layers: Sequence[PrunableLayer]) -> dict[str, LayerGram]:
+        first, second = self.dense, self.weights
+        if self.inputs == "pruned-only":
+            first = second
+        moved = self.inputs == "pruned" and self.moved()
+        return collect_grams(self.model, layers, first, second if moved else None, data, self.chunk)
+
+    def _chain(self, chain: Chain) -> Iterator[Stage]:
+        between = [_Activations(self, chain, data) for data in self.sets]
+        last = max(i for i, block in enumerate(chain.blocks) if block.layers)
+        for i, block in enumerate(chain.blocks[: last + 1]):
+            groups = [block.layers] if self.inputs == "dense" else self._groups(block.layers)
+            for activations in between:
+                activations.enter(block, self._taps(groups))
+            for group in filter(None, groups):
+                yield self._stage(group, [partial(a.grams, block) for a in between])
+            if i < last:
+                for activations in between:
+                    activations.leave(block)
+
+    def _stage(self, layers: Sequence[PrunableLayer], collect: Sequence[Collect]) -> Stage:
+        """``collect``: for every calibration set."""
+        taps = self._taps([layers])
+        at = {self._source(tap): tap.name for tap in taps}
+        grams = []
+        for each in collect:
+            with torch.no_grad(), untouched(self.model):
+                found = each(taps)
+            grams.append({layer.name: found[at[self._source(layer)]] for layer in layers})
+        return Stage(tuple(layers), tuple(grams))
+
+    def _taps(self, groups: Sequence[Sequence[PrunableLayer]]) -> list[PrunableLayer]:
+        """Of the layers of a group that share their inputs the first, for every group."""
+        taps: list[PrunableLayer] = []
+        for group in groups:
+            sources: dict[str, PrunableLayer] = {}
+            for layer in group:
+                sources.setdefault(self._source(layer), layer)
+            taps += sources.values()
+        return taps
+
+    def _groups(self, layers: Sequence[PrunableLayer]) -> list[tuple[PrunableLayer, ...]]:
+        """Neighbours that are called with one tensor, together."""
+        groups: list[list[PrunableLayer]] = []
+        for layer in layers:
+            if groups and self._source(groups[-1][0]) == self._source(layer):
+                groups[-1].append(layer)
+            else:
+                groups.append([layer])
+        return [tuple(group) for group in groups]
+
+    def _source(self, layer: PrunableLayer) -> str:
+        return self._shared.get(layer.name, layer.name)
+
+    def moved(self) -> bool:
+        """Whether a weight was written."""
+        return any(self.weights[name] is not tensor for name, tensor in self.dense.items())
+
+
+class _Activations:
+    """What the next block of a chain is called with, of one calibration set, chunk by chunk."""
+
+    def __init__(self, walk: LayerWalk, chain: Chain, data: CalibrationSet) -> None:
+        self.walk = walk
+        model, chunks = walk.model, list(data.batches(walk.chunk))
+        self.dense: list[Call] = []
+        self.pruned: list[Call] = []
+        self.kept: list[_KeptInputs] = []
+        with torch.no_grad(), untouched(model):
+            if walk.inputs != "pruned-only":
+                self.dense = [chain.first_call(model, walk.dense, b.inputs) for b in chunks]
+            if walk.inputs == "pruned-only" or (walk.inputs == "pruned" and walk.moved()):
+                self.pruned = [chain.first_call(model, walk.weights, b.inputs) for b in chunks]
+            elif walk.inputs == "pruned":
+                self.pruned = list(self.dense)
+
+    def enter(self, block: ChainBlock, layers: Sequence[PrunableLayer]) -> None:
+        """With both forms: run the dense one, keep the inputs of ``layers``, and go on with it."""
+        if self.dense and self.pruned:
+            self.kept = [_KeptInputs() for _ in self.dense]
+            weights = block.own(self.walk.dense)
+            visits = [kept.visit for kept in self.kept]
+            self.dense = _advanced(self.dense, block, weights, layers, visits)
+
+    def grams(self, block: ChainBlock, layers: Sequence[PrunableLayer]) -> dict[str, LayerGram]:
+        dense, pruned = block.own(self.walk.dense), block.own(self.walk.weights)
+
+        def run(call: Call, weights: Mapping[str, Tensor]) -> Feed:
+            return partial(tapped, layers, partial(call.run, block.module, weights))
+
+        def passes() -> Passes:
+            if not self.pruned:
+                yield from ((run(call, dense), None) for call in self.dense)
+            elif not self.dense:
+                yield from ((run(call, pruned), None) for call in self.pruned)
+            else:
+                for kept, call in zip(self.kept, self.pruned, strict=True):
+                    yield partial(kept.feed, layers), run(call, pruned)
+
+        return sum_grams(layers, passes())
+
+    def leave(self, block: ChainBlock) -> None:
+        """Go on with the pruned form, or with the dense one if it is alone."""
+        self.kept = []
+        if self.pruned:
+            self.pruned = _advanced(self.pruned, block, block.own(self.walk.weights))
+        else:
+            self.dense = _advanced(self.dense, block, block.own(self.walk.dense))
+
+
+class _KeptInputs:
+    """Inputs of layers in one forward, to be shown later."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[PrunableLayer, nn.Module, CallKey, Tensor]] = []
+
+    def visit(self, layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        self.calls.append((layer, module, key, x.clone()))  # it may be overwritten in place
+
+    def feed(
+        self, layers: Sequence[PrunableLayer], visit: Visit, *, until_all: bool = False
+    ) -> None:
+        for layer, module, key, x in self.calls:
+            if layer in layers:
+                visit(layer, module, key, x)
+
+
+def _advanced(
+    calls: Sequence[Call],
+    block: ChainBlock,
+    weights: Mapping[str, Tensor],
+    layers: Sequence[PrunableLayer] = (),
+    visits: Sequence[Visit] = (),
+) -> list[Call]:
+    """The calls of the block after this one; ``visits`` see the inputs of ``layers``."""
+    after = []
+    with torch.no_grad(), untouched(block.module):
+        for i, call in enumerate(calls):
+            out: list[object] = []
+
+            def forward(call: Call = call, out: list[object] = out) -> None:
+                out.append(call.run(block.module, weights))
+
+            if layers:
+                tapped(layers, forward, visits[i])
+            else:
+                forward()
+            x = first_tensor(out[0])
+            assert x is not None
+            after.append(call.at(x))
+    return after
+
+
+def _same_inputs(
+    model: nn.Module,
+    layers: Sequence[PrunableLayer],
+    weights: Mapping[str, Tensor],
+    inputs: object,
+) -> dict[str, str]:
+    """Linear layer -> the first one that is called with the same tensor, once each."""
+    calls: dict[str, list[Tensor]] = {}
+
+    def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        calls.setdefault(layer.name, []).append(x)  # held, so that no memory is used twice
+
+    run_with_taps(model, layers, weights, inputs, visit)
+    first: dict[object, str] = {}
+    shared = {}
+    for layer in layers:
+        own = calls.get(layer.name, [])
+        if len(own) == 1 and isinstance(layer.modules[0], nn.Linear):
+            key = (own[0].data_ptr(), own[0].shape, own[0].stride(), own[0]._version)
+            shared[layer.name] = first.setdefault(key, layer.name)
+    return shared
