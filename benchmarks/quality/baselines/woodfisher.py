@@ -76,15 +76,14 @@ class WoodFisher:
     stages : 1 is the paper's one-shot pruning; density falls geometrically
     samples : n
     block : weights in a block of F, consecutive weights of one layer
-    damping : lambda, > 0; 1e-5 in the paper, whose gradients are averages of mini-batches. More of
-        it keeps the sum of many steps, each right alone, from growing past what F describes
+    damping : lambda, > 0; 1e-5 in the paper
     """
 
     name: str = "woodfisher"
     stages: int = 5
     samples: int = 300
     block: int = 1000
-    damping: float = 1e-3
+    damping: float = 1e-5
     moves_weights: bool = True
     reference: str = "Singh and Alistarh, NeurIPS 2020, arXiv 2004.14340"
 
