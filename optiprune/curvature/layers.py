@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 __all__ = ["LayerError", "PrunableLayer", "find_layers", "require_matches", "sparsity_by_pattern"]
 
@@ -75,7 +76,9 @@ def find_layers(
     ------
     LayerError
         No layer is left; an include or exclude pattern matches nothing; a weight that takes part
-        is empty of meaning (NaN or infinite), reparametrised, or tied to a module of another kind.
+        is empty of meaning (NaN or infinite), reparametrised, not initialised yet, or tied to a
+        module of another kind; a module that takes part computes its output in a way of its own
+        (a subclass that overrides ``forward``).
     """
     kinds = tuple(_TYPES[t] for t in types)
     names: dict[int, str] = {id(p): n for n, p in model.named_parameters()}
@@ -113,7 +116,13 @@ def find_layers(
                     "quadratic would not see; untie them first, or leave it out"
                 )
             continue
+        for use, of in uses:
+            _require_own_forward(use, of)
         weight: Tensor = module.weight
+        if isinstance(weight, UninitializedParameter):
+            raise LayerError(
+                f"layer '{name}' ({type(module).__name__}) has no weights yet; run the model once"
+            )
         if weight.numel() == 0:
             continue
         if not weight.is_floating_point():
@@ -147,6 +156,26 @@ def find_layers(
             f"{list(types)}; the model has: {_some(candidates) or 'no Linear or Conv2d at all'}"
         )
     return layers
+
+
+def _require_own_forward(name: str, module: nn.Linear | nn.Conv2d) -> None:
+    """Raise `LayerError` unless what the module is called with is what its weight meets.
+
+    A subclass may pad, scale or quantise inside its ``forward``: the input that hooks see is then
+    not the one of the product, and nothing would tell. A forward replaced on the module itself is
+    the same. Subclasses that leave it alone (a parametrised bias, torch's own variants) are fine.
+    """
+    plain = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear
+    parts = ("forward", "_conv_forward") if plain is nn.Conv2d else ("forward",)
+    for part in parts:
+        if getattr(getattr(module, part), "__func__", None) is not getattr(plain, part):
+            kind = f"{type(module).__module__}.{type(module).__qualname__}"
+            ahead = ", its padding as an argument or in front" if plain is nn.Conv2d else ""
+            raise LayerError(
+                f"layer '{name}' ({kind}) has a {part} of its own, so that its weight may meet "
+                "other inputs than it is called with; exclude it, or replace it by a plain "
+                f"torch.nn.{plain.__name__} of the same weight{ahead}"
+            )
 
 
 def require_matches(option: str, patterns: Iterable[str], names: Sequence[str]) -> None:
