@@ -41,7 +41,7 @@ Passes: TypeAlias = Iterable[tuple[Feed, Feed | None]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerGram:
-    """Second moments of a layer's inputs.
+    """Second moments of a layer's inputs, and their means.
 
     Attributes
     ----------
@@ -51,12 +51,15 @@ class LayerGram:
         H, C and D are one tensor where pruned and dense inputs were equal throughout.
     n : positions summed over: samples x leading dimensions for Linear, samples x output pixels for
         Conv2d
+    mean : (groups, cols) float64, mean of each input of the pruned model over the positions; None
+        where the matrices were made from something else than inputs
     """
 
     H: Tensor
     C: Tensor
     D: Tensor
     n: int
+    mean: Tensor | None = None
 
     @property
     def groups(self) -> int:
@@ -130,9 +133,15 @@ class _Sums:
     """Running sums of one layer; C and D are made when the inputs first differ."""
 
     H: Tensor
+    mean: Tensor
     C: Tensor | None = None
     D: Tensor | None = None
     n: int = 0
+
+    @classmethod
+    def zeros(cls, layer: PrunableLayer, device: torch.device) -> _Sums:
+        mean = torch.zeros((layer.groups, layer.cols), dtype=torch.float64, device=device)
+        return cls(mean.new_zeros((layer.groups, layer.cols, layer.cols)), mean)
 
     def add_same(self, x: Tensor) -> None:
         product = x.transpose(1, 2) @ x
@@ -140,6 +149,7 @@ class _Sums:
             self.C += product
             self.D += product
         self.H += product
+        self.mean += x.sum(1)
         self.n += x.shape[1]
 
     def add(self, pruned: Tensor, dense: Tensor) -> None:
@@ -148,16 +158,17 @@ class _Sums:
         self.H += pruned.transpose(1, 2) @ pruned
         self.C += pruned.transpose(1, 2) @ dense
         self.D += dense.transpose(1, 2) @ dense
+        self.mean += pruned.sum(1)
         self.n += pruned.shape[1]
 
     def finish(self, name: str) -> LayerGram:
         for moments in (self.H, self.D):
             if moments is not None:
                 require_finite_moments(name, moments.diagonal(dim1=1, dim2=2))
-        H = _symmetric(self.H, self.n)
+        H, mean = _symmetric(self.H, self.n), self.mean.div_(self.n)
         if self.C is None or self.D is None:
-            return LayerGram(H, H, H, self.n)
-        return LayerGram(H, self.C.div_(self.n), _symmetric(self.D, self.n), self.n)
+            return LayerGram(H, H, H, self.n, mean)
+        return LayerGram(H, self.C.div_(self.n), _symmetric(self.D, self.n), self.n, mean)
 
 
 def _symmetric(total: Tensor, n: int) -> Tensor:
@@ -224,8 +235,7 @@ def sum_grams(layers: Sequence[PrunableLayer], passes: Passes) -> dict[str, Laye
 
     def total(layer: PrunableLayer, x: Tensor) -> _Sums:
         if layer.name not in sums:
-            shape = (layer.groups, layer.cols, layer.cols)
-            sums[layer.name] = _Sums(torch.zeros(shape, dtype=torch.float64, device=x.device))
+            sums[layer.name] = _Sums.zeros(layer, x.device)
         return sums[layer.name]
 
     def add_same(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:

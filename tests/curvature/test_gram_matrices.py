@@ -77,6 +77,13 @@ def check_layer(module, x):
     assert torch.equal(gram.H, gram.H.transpose(1, 2))
     assert torch.equal(gram.D, gram.D.transpose(1, 2))
     assert not gram.same_inputs
+    # the layer is linear: its mean output without bias is what it makes of the mean input
+    total = torch.func.functional_call(module, {"weight": new.double()}, (xp.double(),))
+    total = total if module.bias is None else total - module(torch.zeros_like(xp).double())
+    conv = isinstance(module, nn.Conv2d)
+    mean = total.transpose(0, 1).flatten(1) if conv else total.reshape(-1, layer.rows).T
+    by_row = gram.mean.repeat_interleave(layer.rows // layer.groups, 0)
+    assert torch.allclose((rows[0].double() * by_row).sum(1), mean.mean(1), atol=1e-6)
 
 
 @settings(max_examples=15, deadline=None)

@@ -143,7 +143,7 @@ def test_moments_are_those_of_the_whole_model(case, inputs):
                 want = collect_grams(model, [layer], first, second, data)[layer.name]
                 got = grams[layer.name]
                 assert got.n == want.n
-                for name in ("H", "C", "D"):
+                for name in ("H", "C", "D", "mean"):
                     torch.testing.assert_close(
                         getattr(got, name), getattr(want, name), rtol=1e-5, atol=1e-7
                     )

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from optiprune.curvature.capture import forward_order
 from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.layers import PrunableLayer
+from optiprune.curvature.stages import LayerWalk
 from optiprune.refit import refit_rows
 
 from .method import BaselineError, LayerBudget, LayerMethod
-from .moments import collect_moments
+from .moments import LayerMoments
 
 __all__ = ["prune_layerwise"]
 
@@ -32,7 +32,8 @@ def prune_layerwise(
 
     As in the papers: layers in the order of the forward pass; the inputs of a layer are those that
     the pruned layers before it produce, and the target is what the dense weights make of the same
-    inputs.
+    inputs. Layers are reached by `LayerWalk`, at a cost linear in the depth where the model is a
+    chain of blocks; the moments of one input are held at a time.
 
     Parameters
     ----------
@@ -55,20 +56,36 @@ def prune_layerwise(
         If a layer does not run, or an input is NaN or infinite.
     """
     budgets = _checked(layers, budget, chunk)
+    dense = {layer.parameter: model.get_parameter(layer.parameter).detach() for layer in layers}
     masks: dict[str, Tensor] = {}
-    values: dict[str, Tensor] = {}
-    for layer in forward_order(model, layers, {}, data, chunk):
-        parameter = model.get_parameter(layer.parameter).detach()
-        dense = parameter.to(torch.float64).reshape(layer.rows, layer.cols)
-        moments = collect_moments(model, layer, values, data, chunk)
-        mask, weight = method.prune(moments, dense, budgets[layer.name])
-        if refit:
-            gram = moments.gram
-            target, energy = gram.cross(dense), gram.target_energy(dense)
-            weight = refit_rows(gram.H, target, energy, mask, weight).values
-        masks[layer.parameter] = mask.reshape(layer.shape)
-        values[layer.parameter] = weight.to(parameter.dtype).reshape(layer.shape)
-    return masks, values
+    walk = LayerWalk(model, layers, dense, [data], chunk, inputs="pruned-only")
+    for stage in walk:
+        for layer in stage.layers:
+            parameter = dense[layer.parameter]
+            moments = LayerMoments.of(stage.grams[0][layer.name])
+            mask, weight = _pruned(layer, parameter, moments, method, budgets[layer.name], refit)
+            masks[layer.parameter] = mask.reshape(layer.shape)
+            walk.weights[layer.parameter] = weight.to(parameter.dtype).reshape(layer.shape)
+        del stage, moments  # not held while the walk sums up the next ones
+    return masks, {name: walk.weights[name] for name in masks}
+
+
+def _pruned(
+    layer: PrunableLayer,
+    parameter: Tensor,
+    moments: LayerMoments,
+    method: LayerMethod,
+    budget: LayerBudget,
+    refit: bool,
+) -> tuple[Tensor, Tensor]:
+    """Mask and float64 weights, (rows, cols)."""
+    dense = parameter.to(torch.float64).reshape(layer.rows, layer.cols)
+    mask, weight = method.prune(moments, dense, budget)
+    if refit:
+        gram = moments.gram
+        target, energy = gram.cross(dense), gram.target_energy(dense)
+        weight = refit_rows(gram.H, target, energy, mask, weight).values
+    return mask, weight
 
 
 def _checked(

@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from optiprune.curvature.capture import (
-    CallKey,
-    positions,
-    require_finite_moments,
-    require_run,
-    run_with_taps,
-)
 from optiprune.curvature.data import CalibrationSet
-from optiprune.curvature.gram import LayerGram
+from optiprune.curvature.gram import LayerGram, collect_grams
 from optiprune.curvature.layers import PrunableLayer
-from optiprune.curvature.runner import untouched
 
 __all__ = ["LayerMoments", "collect_moments"]
 
@@ -50,6 +41,13 @@ class LayerMoments:
         expected = (self.gram.groups, self.gram.cols)
         if tuple(self.means.shape) != expected:
             raise ValueError(f"means must have shape {expected}, got {tuple(self.means.shape)}")
+
+    @classmethod
+    def of(cls, gram: LayerGram) -> LayerMoments:
+        """Those that were summed up together. Raises ValueError as above, or without a mean."""
+        if gram.mean is None:
+            raise ValueError("the Gram matrix has no means; take one of collect_grams or LayerWalk")
+        return cls(gram, gram.mean)
 
     @property
     def H(self) -> Tensor:
@@ -92,35 +90,11 @@ def collect_moments(
     weights : parameter name -> tensor in the parameter's dtype, the prefix that was pruned
     chunk : samples sent through the model at once
 
-    Sums are float64. A forward ends at the layer, once one was seen to run it only once.
+    Sums are float64.
 
     Raises
     ------
     CalibrationError
         If the layer never runs or an input of it is NaN or infinite.
     """
-    H = means = None
-    n = 0
-    calls: dict[CallKey, int] = {}
-
-    def visit(_: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
-        nonlocal H, means, n
-        calls[key] = calls.get(key, 0) + 1
-        for piece in positions(layer, module, x):
-            product, total = piece.transpose(1, 2) @ piece, piece.sum(1)
-            H = product if H is None else H.add_(product)
-            means = total if means is None else means.add_(total)
-            n += piece.shape[1]
-
-    with torch.no_grad(), untouched(model):
-        once = False
-        for batch in data.batches(chunk):
-            calls.clear()
-            run_with_taps(model, [layer], weights, batch.inputs, visit, until_all=once)
-            once = once or len(calls) == len(layer.modules) == len({name for name, _ in calls})
-    require_run([layer], {layer.name} if n else ())
-    assert H is not None
-    assert means is not None
-    require_finite_moments(layer.name, H.diagonal(dim1=1, dim2=2))
-    H = (H + H.transpose(1, 2)).mul_(0.5 / n)  # symmetric to the last bit
-    return LayerMoments(LayerGram(H, H, H, n), means / n)
+    return LayerMoments.of(collect_grams(model, [layer], weights, None, data, chunk)[layer.name])

@@ -1,12 +1,13 @@
-"""Moments of layer inputs, against the engine's Gram matrices and against the inputs themselves."""
+"""Moments of layer inputs against the inputs themselves."""
 
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from benchmarks.quality.baselines import LayerMoments, collect_moments
 from optiprune.curvature import CalibrationError, CalibrationSet, find_layers
-from optiprune.curvature.gram import LayerGram, collect_grams
+from optiprune.curvature.gram import LayerGram
 
 CPU = torch.device("cpu")
 
@@ -28,19 +29,21 @@ def small_cnn():
     )
 
 
-def test_equal_to_the_engines_gram_matrices_on_the_pruned_prefix():
-    model = small_cnn()
-    layers = find_layers(model)
+def test_they_are_of_the_inputs_behind_the_pruned_prefix():
+    model = small_cnn().eval()
     pruned = {"0.weight": model[0].weight.detach() * 0.5}
-    grams = collect_grams(model, layers, pruned, None, images(), chunk=3)
-    for layer in layers:
-        moments = collect_moments(model, layer, pruned, images(), chunk=2)
-        gram = grams[layer.name]
-        assert moments.gram.n == gram.n
-        assert torch.allclose(moments.H, gram.H, rtol=1e-12)
-        assert torch.equal(moments.H, moments.H.transpose(1, 2))
+    data = images()
+    with torch.no_grad():
+        x = functional_call(model[0], {"weight": pruned["0.weight"]}, next(data.batches(9)).inputs)
+        patches = nn.functional.unfold(model[1:3](x).double(), 3, stride=2)  # (7, 72, 4)
+    columns = patches.transpose(1, 2).reshape(-1, 72)
+    layer = find_layers(model)[1]
+    for chunk in (2, 100):
+        moments = collect_moments(model, layer, pruned, data, chunk)
+        assert moments.gram.n == 28
         assert moments.gram.same_inputs
-        assert moments.means.shape == (layer.groups, layer.cols)
+        torch.testing.assert_close(moments.H[0], columns.T @ columns / 28, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(moments.means[0], columns.mean(0), rtol=1e-5, atol=1e-7)
 
 
 def test_means_and_variances_of_patches():
@@ -74,9 +77,12 @@ def test_a_module_that_runs_twice_adds_up():
     data = CalibrationSet.collect([torch.randn(9, 3)], CPU)
     layer = find_layers(model)[0]
     moments = collect_moments(model, layer, {}, data, chunk=2)
-    gram = collect_grams(model, [layer], {}, None, data)["fc"]
-    assert moments.gram.n == gram.n == 18
-    assert torch.allclose(moments.H, gram.H, rtol=1e-12)
+    with torch.no_grad():
+        x = next(data.batches(9)).inputs
+        both = torch.cat([x, torch.relu(model.fc(x))]).double()
+    assert moments.gram.n == 18
+    torch.testing.assert_close(moments.H[0], both.T @ both / 18, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(moments.means[0], both.mean(0), rtol=1e-6, atol=1e-8)
 
 
 def test_bad_inputs_are_refused():
@@ -97,3 +103,5 @@ def test_moments_that_do_not_belong_together_are_refused():
         LayerMoments(LayerGram(H, H.clone(), H.clone(), 1), torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"means must have shape \(1, 3\), got \(3,\)"):
         LayerMoments(LayerGram(H, H, H, 1), torch.zeros(3))
+    with pytest.raises(ValueError, match="no means; take one of collect_grams"):
+        LayerMoments.of(LayerGram(H, H, H, 1))

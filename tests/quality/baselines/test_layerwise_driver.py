@@ -1,7 +1,10 @@
 """The driver: forward order, inputs from the pruned prefix, refit, and what it refuses."""
 
+import weakref
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
@@ -15,6 +18,8 @@ from benchmarks.quality.baselines import (
     prune_layerwise,
 )
 from optiprune.curvature import CalibrationSet, find_layers
+from optiprune.curvature.capture import forward_order
+from optiprune.refit import refit_rows
 
 CPU = torch.device("cpu")
 
@@ -144,3 +149,115 @@ def test_nothing_runs_on_a_bad_request():
     ):
         with pytest.raises(BaselineError, match=message):
             prune_layerwise(model, which, Wanda(), data, budget, refit=False, chunk=chunk)
+
+
+class Block(nn.Module):
+    """Attention without its softmax, which is enough: three layers on one input, two behind."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.o, self.up = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.down = nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        y = self.norm(x)
+        x = x + self.o(torch.tanh(self.q(y)) * self.k(y) + self.v(y))
+        return x + self.down(F.relu(self.up(self.norm(x))))
+
+
+class Decoder(nn.Module):
+    def __init__(self, depth=3, width=12):
+        super().__init__()
+        self.embed = nn.Linear(6, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, x):
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def mlp():
+    return nn.Sequential(
+        nn.Linear(6, 24), nn.ReLU(inplace=True), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 4)
+    )
+
+
+def random_case(make, shape):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = make()
+        data = CalibrationSet.collect([torch.randn(50, *shape) + 0.3], CPU)
+    return model, find_layers(model), data
+
+
+def on_the_whole_model(model, layers, method, data, budget, refit, chunk):
+    """The definition: for every layer, all the data through the whole model as it is by then."""
+    masks, values = {}, {}
+    for layer in forward_order(model, layers, {}, data, chunk):
+        moments, dense = collect_moments(model, layer, values, data, chunk), dense_of(model, layer)
+        mask, new = method.prune(moments, dense, budget)
+        if refit:
+            gram = moments.gram
+            new = refit_rows(gram.H, gram.cross(dense), gram.target_energy(dense), mask, new).values
+        masks[layer.parameter] = mask.reshape(layer.shape)
+        values[layer.parameter] = new.float().reshape(layer.shape)
+    return masks, values
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("method", ["wanda", "dsnot", "sparsegpt"])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(Decoder, (5, 6)), (mlp, (6,)), (Net, (4, 6, 6))],
+    ids=["decoder", "mlp", "loose convolutions"],
+)
+def test_results_are_those_of_the_whole_model_run_for_every_layer(make, shape, method, refit):
+    model, layers, data = random_case(make, shape)
+    chosen = LAYER_METHODS[method]
+    budget = LayerBudget(0.4, scope=chosen.paper_scope)
+    got = prune_layerwise(model, layers, chosen, data, budget, refit=refit, chunk=16)
+    want = on_the_whole_model(model, layers, chosen, data, budget, refit, chunk=16)
+    assert list(got[0]) == list(want[0]) == list(got[1])
+    for name, mask in want[0].items():
+        assert torch.equal(got[0][name], mask), name
+        torch.testing.assert_close(got[1][name], want[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_cost_is_linear_in_the_depth():
+    def forwards(depth):
+        model, layers, data = random_case(lambda: Decoder(depth), (5, 6))
+        calls = []
+        model.blocks[-1].register_forward_hook(lambda *_: calls.append(1))
+        prune_layerwise(model, layers, Wanda(), data, LayerBudget(0.5), refit=False)
+        return len(calls)
+
+    assert forwards(7) == forwards(3)
+
+
+@pytest.mark.parametrize(("make", "shape"), [(Decoder, (5, 6)), (Net, (4, 6, 6))])
+def test_moments_of_one_input_are_held_at_a_time(make, shape):
+    model, layers, data = random_case(make, shape)
+    matrices, while_running, while_pruning = [], [], []
+
+    def alive():
+        return len({id(H) for H in (ref() for ref in matrices) if H is not None})
+
+    class Watched(Wanda):
+        def prune(self, moments, weight, budget):
+            if not any(ref() is moments.H for ref in matrices):
+                matrices.append(weakref.ref(moments.gram.H))
+            while_pruning.append(alive())
+            return super().prune(moments, weight, budget)
+
+    for layer in layers:
+        layer.modules[0].register_forward_pre_hook(lambda *_: while_running.append(alive()))
+    prune_layerwise(model, layers, Watched(), data, LayerBudget(0.5), refit=True)
+    inputs = 1 + 3 * 4 + 1 if make is Decoder else 3
+    assert len(matrices) == inputs
+    assert set(while_pruning) == {1}
+    assert set(while_running) == {0}
