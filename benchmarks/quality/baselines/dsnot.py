@@ -31,6 +31,10 @@ class DSnoT:
     The paper leaves the mask of the last cycle. Cycles may pass through E = 0 to the other side; a
     row here keeps the mask with the least |E| that it went through.
 
+    Only the mean output is looked at. Where so few weights are kept that outputs hardly vary any
+    more, a mean that is right outweighs what tells samples apart, and accuracy falls below the
+    start's although layer errors do too (docs/layer-baselines.md has numbers).
+
     Zhang, Zhao, Lin, Sun, Yao, Han, Tanner, Liu and Ji 2023, "Dynamic sparse no training:
     training-free fine-tuning for sparse LLMs" (ICLR 2024), arXiv:2310.08915.
 
