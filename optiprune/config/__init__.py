@@ -21,6 +21,7 @@ from .options import (
     parse_pattern,
 )
 from .reading import ConfigError, read_toml, validate
+from .tune import TuneOptions
 
 __all__ = [
     "AcceptOptions",
@@ -35,6 +36,7 @@ __all__ = [
     "PruneOptions",
     "RefitOptions",
     "ScheduleOptions",
+    "TuneOptions",
     "explain",
     "ignored_options",
     "load_config",

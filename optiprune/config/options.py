@@ -12,6 +12,7 @@ from optiprune.patterns import Block, PatternError, parse
 
 from .allocation import AllocationOptions
 from .reading import ConfigError, read_toml, validate
+from .tune import TuneOptions
 
 __all__ = [
     "AcceptOptions",
@@ -369,11 +370,21 @@ class Config(_Section):
     accept: AcceptOptions = Field(AcceptOptions(), description="")
     refit: RefitOptions = Field(RefitOptions(), description="")
     joint: JointOptions = Field(JointOptions(), description="", json_schema_extra=_RECONSTRUCTION)
+    tune: TuneOptions = Field(TuneOptions(), description="")
     solver: dict[str, Any] = Field(
         {"name": "auto"},
         description="Solver by name with its hyperparameters, as `optiprune solvers` lists them; "
         "'time_limit' (seconds a problem) may be added.",
     )
+
+    @model_validator(mode="after")
+    def _check_tuning(self) -> Config:
+        if self.tune.epochs and not self.prune.refit:
+            raise ValueError(
+                f"tune.epochs = {self.tune.epochs} moves weights, and prune.refit = false says "
+                "that kept weights keep their values"
+            )
+        return self
 
     @field_validator("solver")
     @classmethod

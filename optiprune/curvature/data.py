@@ -112,6 +112,17 @@ class CalibrationSet:
             for i in range(0, b.n, size):
                 yield b.take(slice(i, i + size))
 
+    def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[tuple[Batch, Tensor]]:
+        """All samples in random order, ``size`` at once, with their positions in 0 .. n-1.
+
+        Batches that are not joined come in random order, each cut on its own.
+        """
+        for which in rng.permutation(len(self._batches)):
+            batch, start = self._batches[which], int(self._starts[which])
+            order = torch.from_numpy(rng.permutation(batch.n))
+            for index in torch.split(order, size):
+                yield batch.take(index), index + start
+
     def subset(self, index: np.ndarray) -> CalibrationSet:
         """The samples ``index`` (positions in 0 .. n-1, of whole batches if not joined)."""
         if self.joined:

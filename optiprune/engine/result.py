@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .allocation_report import AllocationReport
+from .tuning import TuningReport
 
 __all__ = ["LayerReport", "RunReport"]
 
@@ -61,6 +62,7 @@ class RunReport:
     seed : the seed
     allocation : how the densities of the layers were chosen; None with a pattern, which fixes them,
         and with one sparsity over the whole model
+    tuning : what the passes over the whole model did; None without them
     notes : what the user should know (raised damping, a refit that was undone, an early stop,
         options that had no effect)
     """
@@ -81,6 +83,7 @@ class RunReport:
     seed: int
     notes: tuple[str, ...] = ()
     allocation: AllocationReport | None = None
+    tuning: TuningReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -42,6 +42,7 @@ from .records import StepRecord
 from .result import LayerReport, RunReport
 from .state import WeightState
 from .trial import require_gradients, try_model
+from .tuning import Tuner, TuningReport
 
 __all__ = ["EngineResult", "PruningRun"]
 
@@ -86,6 +87,8 @@ class PruningRun:
     _order: list[PrunableLayer] = field(init=False, default_factory=list)
     _losses: dict[str, float] = field(init=False, default_factory=dict)
     _errors: dict[str, dict[str, float | None]] = field(init=False, default_factory=dict)
+    _tuner: Tuner | None = field(init=False, default=None)
+    _tuning: TuningReport | None = field(init=False, default=None)
     _began: float = field(init=False, default=0.0)
 
     def prepare(self) -> None:
@@ -143,6 +146,25 @@ class PruningRun:
                 self.notes,
             )
             self._allocation.prepare()
+        if self.config.tune.epochs:
+            self._tuner = self._make_tuner()
+            self._tuner.loss()  # raises where the data have no targets for it
+
+    def _make_tuner(self) -> Tuner:
+        options, task = self.config.tune, None
+        if options.loss == "task":
+            first = next(iter(self.train.batches(1)))
+            task = resolve_loss(self.loss, first.targets)
+        return Tuner(
+            self.model,
+            self.layers,
+            self.state.dense_weights(),
+            self.train,
+            self.holdout,
+            options,
+            task,
+            self.config.curvature.chunk,
+        )
 
     def _require_solver(self) -> None:
         solver, options = self.solver, self.config.batches
@@ -176,14 +198,14 @@ class PruningRun:
             self._order = forward_order(self.model, self.layers, weights, self.train)
 
     def run(self) -> EngineResult:
-        """First mask, search, refit.
+        """First mask, search, refit, tuning.
 
         Raises
         ------
         StepFailedError, RunInterruptedError
             With the result so far.
         """
-        first, search = np.random.SeedSequence(self.config.seed).spawn(2)
+        first, search, tuning = np.random.SeedSequence(self.config.seed).spawn(3)
         score = first_scores(
             self.model, self.state, self.train, self.config, self._objective, first
         )
@@ -208,8 +230,10 @@ class PruningRun:
         try:
             if self.config.prune.objective == "global":
                 self._run_global(score, start, search)
-                return self._result(self.state.fitted_weights() or None)
-            return self._result(self._run_reconstruction(start, search))
+                values = self.state.fitted_weights() or None
+            else:
+                values = self._run_reconstruction(start, search)
+            return self._result(self._tuned(values, tuning))
         except StepFailedError as e:
             raise StepFailedError(str(e), self._partial(str(e), e.partial)) from e.__cause__
         except KeyboardInterrupt as e:
@@ -218,6 +242,20 @@ class PruningRun:
             if self.history:
                 partial = self._partial(message, getattr(e, "partial", None))
             raise RunInterruptedError(message, partial) from e
+
+    def _tuned(
+        self, values: dict[str, Tensor] | None, seed: np.random.SeedSequence
+    ) -> dict[str, Tensor] | None:
+        """The values after the tuning, if there is one and it lowered the loss."""
+        if self._tuner is None:
+            return values
+        self.state.set_values(values or {})
+        weights = {**self.state.weights(), **(values or {})}
+        tuned, self._tuning = self._tuner.run(weights, self.state.masks(), seed)
+        if self._tuning.kept:
+            return tuned
+        self.notes.append("the tuning was undone: no pass over the data lowered the held-out loss")
+        return values
 
     def _by_block(self, score: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Scores (P,) that choose whole tiles, in the layers that keep to them."""
@@ -372,5 +410,6 @@ class PruningRun:
             seed=self.config.seed,
             notes=tuple(self.notes),
             allocation=self._allocated,
+            tuning=self._tuning,
         )
         return EngineResult(state.masks(), values, report, list(self.history))

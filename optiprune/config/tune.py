@@ -1,0 +1,41 @@
+"""Options of the tuning after masks and refit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["TuneOptions"]
+
+
+class TuneOptions(BaseModel):
+    """A few passes that tune the kept weights of the whole model, masks fixed; needs refit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epochs: int = Field(
+        0,
+        ge=0,
+        description="Passes over the calibration samples, by Adam; the pass with the lowest "
+        "held-out loss stays (without held-out samples the last), none if all raised it. 0: none.",
+    )
+    loss: Literal["auto", "kl", "mse", "task"] = Field(
+        "auto",
+        description="'kl': divergence from the dense model's outputs; 'mse': squared distance to "
+        "them; 'task': prune.loss on the targets. 'auto': kl, or mse for float targets and single "
+        "outputs. Only 'task' looks at labels.",
+    )
+    learning_rate: float = Field(
+        3e-3,
+        gt=0,
+        description="First step of Adam, in units of the root mean square of a layer's kept "
+        "weights; it falls to 0 as a cosine.",
+    )
+    batch: int = Field(32, ge=1, description="Samples in a step.")
+    cache_mib: int = Field(
+        512,
+        ge=0,
+        description="Keep the dense model's outputs in memory if they take no more than this; else "
+        "run the dense model again in every step.",
+    )

@@ -1,0 +1,239 @@
+"""A few passes of Adam over the kept weights of the whole model, with the masks fixed.
+
+Layer by layer, every refit aims at the dense layer's own output. What the layers lose together only
+the model's output shows; so the last word is a short distillation of the dense model into the
+pruned one on the calibration inputs (Hinton, Vinyals and Dean 2015, arXiv:1503.02531), which needs
+no labels. Pruned weights have no gradient and stay zero.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optiprune.config import TuneOptions
+from optiprune.curvature import CalibrationError, CalibrationSet, PrunableLayer
+from optiprune.curvature.data import Batch
+from optiprune.curvature.fisher import mean_loss
+from optiprune.curvature.losses import (
+    LossFunction,
+    logits_of,
+    loss_terms,
+    resolve_loss,
+)
+from optiprune.curvature.runner import run_model, untouched
+
+__all__ = ["Tuner", "TuningReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class TuningReport:
+    """What the tuning did.
+
+    Attributes
+    ----------
+    loss : 'kl', 'mse' or 'task'
+    before : held-out loss before it; None without held-out data
+    epochs : held-out loss after each pass (without held-out data the mean over the pass)
+    kept : the pass that stayed, counted from 1; 0: none, the values are those before
+    seconds : wall-clock time
+    """
+
+    loss: str
+    before: float | None
+    epochs: tuple[float, ...]
+    kept: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Tuner:
+    """Tunes the values of masked weights.
+
+    Attributes
+    ----------
+    dense : parameter name -> dense weights, the teacher's
+    task : the loss of `loss = 'task'`
+    chunk : samples sent through the model at once; a step of more is cut
+    """
+
+    model: nn.Module
+    layers: Sequence[PrunableLayer]
+    dense: Mapping[str, Tensor]
+    train: CalibrationSet
+    holdout: CalibrationSet | None
+    options: TuneOptions
+    task: LossFunction | None
+    chunk: int
+
+    def loss(self) -> tuple[str, LossFunction]:
+        """Name and function of the loss. Raises `CalibrationError` if the task has no targets."""
+        name = self.options.loss
+        if name == "task":
+            if self.task is None or not self.train.has_targets:
+                raise CalibrationError(
+                    "tune.loss = 'task' needs batches (inputs, targets); 'kl' and 'mse' take the "
+                    "dense model's outputs"
+                )
+            return name, self.task
+        first = next(iter(self.train.batches(1)))
+        if name == "auto":
+            with torch.no_grad(), untouched(self.model):
+                out = logits_of(run_model(self.model, self.dense, first.inputs))
+            targets = first.targets
+            floats = isinstance(targets, Tensor) and targets.is_floating_point()
+            name = "mse" if floats or out.shape[-1] == 1 else "kl"
+        return name, resolve_loss(name, ())
+
+    def run(
+        self,
+        weights: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        seed: np.random.SeedSequence,
+    ) -> tuple[dict[str, Tensor], TuningReport]:
+        """(parameter name -> tuned weights, what it did).
+
+        Parameters
+        ----------
+        weights : masked weights, in the shape and dtype of the parameters
+        masks : bool, of the same shapes
+
+        A pass whose loss is not finite ends the tuning; what was best until then stays.
+        """
+        began = time.perf_counter()
+        name, loss = self.loss()
+        now = {
+            layer.parameter: weights[layer.parameter].detach().clone().requires_grad_(True)
+            for layer in self.layers
+        }
+        kept = {k: masks[k].to(v) for k, v in now.items()}
+        before = self._held_out(now, loss, name)
+        best = {k: v.detach().clone() for k, v in now.items()}
+        lowest, chosen = math.inf if before is None else before, 0
+        losses: list[float] = []
+        with untouched(self.model):
+            steps = _Steps(self, now, kept, loss, name, seed)
+            for epoch in range(1, self.options.epochs + 1):
+                mean = steps.epoch()
+                value = self._held_out(now, loss, name) if math.isfinite(mean) else math.inf
+                losses.append(mean if value is None else value)
+                if not math.isfinite(losses[-1]):
+                    break
+                if value is None or value < lowest:
+                    lowest, chosen = losses[-1], epoch
+                    best = {k: v.detach().clone() for k, v in now.items()}
+        seconds = time.perf_counter() - began
+        return best, TuningReport(name, before, tuple(losses), chosen, seconds)
+
+    def _held_out(self, now: Mapping[str, Tensor], loss: LossFunction, name: str) -> float | None:
+        if self.holdout is None:
+            return None
+        weights = {k: v.detach() for k, v in now.items()}
+        if not all(bool(torch.isfinite(v).all()) for v in weights.values()):
+            return math.inf
+        dense = None if name == "task" else self.dense
+        try:
+            with torch.no_grad():
+                return mean_loss(
+                    self.model, weights, self.holdout, loss, dense_targets=dense, chunk=self.chunk
+                )
+        except CalibrationError:  # it is not finite: not a fault of the data, which were tried
+            return math.inf
+
+
+class _Steps:
+    """The state of Adam and the order of the samples."""
+
+    def __init__(
+        self,
+        tuner: Tuner,
+        now: Mapping[str, Tensor],
+        kept: Mapping[str, Tensor],
+        loss: LossFunction,
+        name: str,
+        seed: np.random.SeedSequence,
+    ) -> None:
+        self.tuner, self.now, self.kept, self.loss, self.name = tuner, now, kept, loss, name
+        self.rng = np.random.default_rng(seed)
+        options = tuner.options
+        groups = []
+        for key, leaf in now.items():
+            count = max(1.0, float(kept[key].sum()))
+            scale = math.sqrt(float(leaf.detach().double().square().sum()) / count)
+            groups.append({"params": [leaf], "lr": options.learning_rate * scale})
+        self.adam = torch.optim.Adam(groups, lr=options.learning_rate)
+        each = sum(1 for _ in tuner.train.minibatches(options.batch, np.random.default_rng(0)))
+        total = max(1, options.epochs * each)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.adam, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
+        )
+        self.cache = self._cached()
+
+    def _cached(self) -> Tensor | None:
+        """The dense outputs of all samples, if they are tensors that fit."""
+        tuner = self.tuner
+        if self.name == "task" or not tuner.train.joined:
+            return None
+        one = self._teacher(next(iter(tuner.train.batches(1))))
+        if one.shape[0] != 1:
+            return None
+        size = one.numel() * one.element_size() * tuner.train.n / 2**20
+        if size > tuner.options.cache_mib:
+            return None
+        return torch.cat([self._teacher(batch) for batch in tuner.train.batches(tuner.chunk)])
+
+    def _teacher(self, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            return logits_of(run_model(self.tuner.model, self.tuner.dense, batch.inputs))
+
+    def epoch(self) -> float:
+        """One pass; the mean loss over it."""
+        total, terms = 0.0, 0
+        for batch, index in self.tuner.train.minibatches(self.tuner.options.batch, self.rng):
+            value, count = self._step(batch, index)
+            if not math.isfinite(value):
+                return value
+            total += value * count
+            terms += count
+        return total / max(1, terms)
+
+    def _step(self, batch: Batch, index: Tensor) -> tuple[float, int]:
+        """The loss of a minibatch before the step, and over how many terms it is a mean."""
+        self.adam.zero_grad(set_to_none=True)
+        parts = list(self._parts(batch, index))
+        total, terms = 0.0, 0
+        for part, target in parts:
+            weights = {k: leaf * self.kept[k] for k, leaf in self.now.items()}
+            output = run_model(self.tuner.model, weights, part.inputs)
+            count = loss_terms(self.loss, output, target, part.n)
+            if not count:
+                continue
+            summed = self.loss(output, target) * count
+            summed.backward()
+            total += float(summed.detach())
+            terms += count
+        if not terms or not math.isfinite(total):
+            return total, terms
+        for leaf in self.now.values():
+            if leaf.grad is not None:
+                leaf.grad /= terms
+        self.adam.step()
+        self.schedule.step()
+        return total / terms, terms
+
+    def _parts(self, batch: Batch, index: Tensor) -> Iterator[tuple[Batch, object]]:
+        size = self.tuner.chunk
+        for at in range(0, batch.n, size):
+            part = batch.take(slice(at, at + size)) if batch.n > size else batch
+            if self.name == "task":
+                yield part, part.targets
+            elif self.cache is not None:
+                yield part, self.cache[index[at : at + size]]
+            else:
+                yield part, self._teacher(part)
