@@ -205,24 +205,27 @@ class _Steps:
 
     def _step(self, batch: Batch, index: Tensor) -> tuple[float, int]:
         """The loss of a minibatch before the step, and over how many terms it is a mean."""
-        self.adam.zero_grad(set_to_none=True)
-        parts = list(self._parts(batch, index))
+        sums: list[Tensor | None] = [None] * len(self.now)
         total, terms = 0.0, 0
-        for part, target in parts:
+        for part, target in self._parts(batch, index):
             weights = {k: leaf * self.kept[k] for k, leaf in self.now.items()}
             output = run_model(self.tuner.model, weights, part.inputs)
             count = loss_terms(self.loss, output, target, part.n)
             if not count:
                 continue
             summed = self.loss(output, target) * count
-            summed.backward()
+            # not backward(): the model's other parameters would get gradients too
+            grads = torch.autograd.grad(summed, list(self.now.values()), allow_unused=True)
+            sums = [
+                g if s is None else s if g is None else s + g
+                for s, g in zip(sums, grads, strict=True)
+            ]
             total += float(summed.detach())
             terms += count
         if not terms or not math.isfinite(total):
             return total, terms
-        for leaf in self.now.values():
-            if leaf.grad is not None:
-                leaf.grad /= terms
+        for leaf, g in zip(self.now.values(), sums, strict=True):
+            leaf.grad = None if g is None else g / terms
         self.adam.step()
         self.schedule.step()
         return total / terms, terms
