@@ -377,15 +377,6 @@ class Config(_Section):
         "'time_limit' (seconds a problem) may be added.",
     )
 
-    @model_validator(mode="after")
-    def _check_tuning(self) -> Config:
-        if self.tune.epochs and not self.prune.refit:
-            raise ValueError(
-                f"tune.epochs = {self.tune.epochs} moves weights, and prune.refit = false says "
-                "that kept weights keep their values"
-            )
-        return self
-
     @field_validator("solver")
     @classmethod
     def _check_solver(cls, value: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ __all__ = ["TuneOptions"]
 
 
 class TuneOptions(BaseModel):
-    """A few passes that tune the kept weights of the whole model, masks fixed; needs refit."""
+    """A few passes that tune all kept weights with masks fixed; with `prune.refit` alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

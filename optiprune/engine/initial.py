@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +19,9 @@ from .objective import GlobalLoss
 from .state import WeightState
 
 __all__ = ["best_per_group", "first_scores", "nonzero_mask", "require_connected"]
+
+# positions sorted at once
+_SPAN = 1 << 22
 
 
 def first_scores(
@@ -64,14 +69,39 @@ def best_per_group(
     Parameters
     ----------
     score : (P,), groups : (P,), kept : (n_groups,)
+
+    Memory beside the result follows the largest group where groups follow one another, as those of
+    layers, rows and patterns do.
     """
-    order = np.lexsort((-score, groups))
-    sizes = np.bincount(groups, minlength=len(kept))
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rank = np.arange(score.shape[0]) - np.repeat(starts, sizes)
     mask = np.zeros(score.shape[0], dtype=bool)
-    mask[order] = rank < np.repeat(kept, sizes)
+    for part in _whole_groups(groups):
+        first = int(groups[part].min()) if groups[part].size else 0
+        own = groups[part] - first
+        order = np.lexsort((-score[part], own))
+        sizes = np.bincount(own)
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        rank = np.arange(own.shape[0]) - np.repeat(starts, sizes)
+        mask[part][order] = rank < np.repeat(kept[first : first + len(sizes)], sizes)
     return mask
+
+
+def _whole_groups(groups: npt.NDArray[np.int64]) -> Iterator[slice]:
+    """Spans of positions that hold groups whole, of `_SPAN` positions or one group each."""
+    n = groups.shape[0]
+    ascending = all(
+        bool((groups[i : i + _SPAN][1:] >= groups[i : i + _SPAN][:-1]).all())
+        for i in range(0, n, _SPAN - 1)
+    )
+    at = 0
+    while at < n:
+        end = min(at + _SPAN, n) if ascending else n
+        if end < n:
+            last = groups[end - 1]
+            begin = at + int(np.searchsorted(groups[at:end], last, side="left"))
+            # the last group goes to the next span, unless it is all of this one
+            end = begin if begin > at else at + int(np.searchsorted(groups[at:], last, "right"))
+        yield slice(at, end)
+        at = end
 
 
 def nonzero_mask(

@@ -146,9 +146,11 @@ class PruningRun:
                 self.notes,
             )
             self._allocation.prepare()
-        if self.config.tune.epochs:
+        if self.config.tune.epochs and self.config.prune.refit:
             self._tuner = self._make_tuner()
             self._tuner.loss()  # raises where the data have no targets for it
+        elif self.config.tune.epochs:
+            self.notes.append("no effect with refit = false, which moves no weight: tune.epochs")
 
     def _make_tuner(self) -> Tuner:
         options, task = self.config.tune, None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -88,14 +90,19 @@ def test_already_sparse_keeps_what_is_nonzero() -> None:
     groups=st.lists(st.integers(0, 3), min_size=1, max_size=30),
     seed=st.integers(0, 1000),
     equal=st.booleans(),
+    ascending=st.booleans(),
+    span=st.sampled_from([2, 5, 1 << 22]),
 )
-@settings(deadline=None, max_examples=60)
-def test_best_per_group_keeps_the_best(groups: list[int], seed: int, equal: bool) -> None:
-    g = np.array(groups)
+@settings(deadline=None, max_examples=100)
+def test_best_per_group_keeps_the_best(
+    groups: list[int], seed: int, equal: bool, ascending: bool, span: int
+) -> None:
+    g = np.array(sorted(groups) if ascending else groups)
     rng = np.random.default_rng(seed)
     score = np.zeros(len(g)) if equal else rng.normal(size=len(g)).round(1)
     kept = np.array([rng.integers(0, np.sum(g == i) + 1) for i in range(4)])
-    mask = best_per_group(score, g, kept)
+    with mock.patch("optiprune.engine.initial._SPAN", span):
+        mask = best_per_group(score, g, kept)
     for i in range(4):
         inside, chosen = score[g == i], score[(g == i) & mask]
         assert len(chosen) == kept[i]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from optiprune import optimize_masks
-from optiprune.config import ConfigError, TuneOptions
+from optiprune.config import TuneOptions
 from optiprune.curvature import CalibrationError, CalibrationSet, find_layers
 from optiprune.curvature.losses import resolve_loss
 from optiprune.engine.tuning import Tuner
@@ -225,9 +225,15 @@ class TestInARun:
         result.applied.revert()
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
-    def test_tuning_needs_weights_that_may_move(self):
-        with pytest.raises(ConfigError, match=r"tune\.epochs = 2 moves weights"):
-            optimize_masks(network(), [inputs(9)], refit=False, config={"tune": {"epochs": 2}})
+    def test_without_refit_no_weight_moves_and_a_note_says_so(self):
+        model = network()
+        dense = copy.deepcopy(model.state_dict())
+        tune = {"epochs": 2}
+        result = optimize_masks(model, [inputs(40)], refit=False, config={"tune": tune})
+        assert any("tune.epochs" in note for note in result.report.notes)
+        for name in result.masks:
+            kept = result.masks[name]
+            assert torch.equal(model.get_parameter(name).detach()[kept], dense[name][kept])
 
     def test_the_task_without_labels_is_refused_before_any_work(self):
         config = {"tune": {"epochs": 2, "loss": "task"}}
