@@ -326,7 +326,9 @@ def test_same_outcome_for_any_number_of_workers():
 def test_a_solver_that_raises_leaves_the_result_so_far(workers):
     model, layers, data = make()
     masks = first_masks(layers)
-    with pytest.raises(StepFailedError, match=r"layer '2', row 1.*fell over") as info:
+    # of two threads either may make the tenth call
+    row = "1" if workers == 1 else "[0-3]"
+    with pytest.raises(StepFailedError, match=rf"layer '2', row {row}.*fell over") as info:
         run(model, layers, data, masks, solver=Descent(fail_at=9), workers=workers)
     assert isinstance(info.value.__cause__, RuntimeError)
     partial = info.value.partial
