@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from optiprune.config import Config
 from optiprune.curvature import CalibrationSet, PrunableLayer
-from optiprune.curvature.gram import collect_grams
+from optiprune.curvature.gram import LayerGram
+from optiprune.curvature.stages import LayerWalk
 from optiprune.refit import refit_rows
 
 from .state import WeightState
@@ -58,47 +59,63 @@ def refit_state(
     """
     index = {layer.name: i for i, layer in enumerate(state.layers)}
     best = None if loss is None else loss()
+    curvature = config.curvature
+    walk = LayerWalk(
+        model, order, state.dense_weights(), [train], curvature.chunk, curvature.inputs
+    )
+    walk.weights.update(state.weights())
     out = []
-    for layer in order:
-        began = time.perf_counter()
-        i = index[layer.name]
-        pruned = state.weights() if config.curvature.inputs == "pruned" else None
-        gram = collect_grams(
-            model, [layer], state.dense_weights(), pruned, train, config.curvature.chunk
-        )[layer.name]
-        span, shape = state.span(i), (layer.rows, layer.cols)
-        device = gram.H.device
-        dense = torch.from_numpy(state.dense[span]).reshape(shape).double().to(device)
-        mask = torch.from_numpy(state.mask[span]).reshape(shape).to(device)
-        values = torch.from_numpy(state.values[span]).reshape(shape).double().to(device)
-        fit = refit_rows(
-            gram.H,
-            gram.cross(dense),
-            gram.target_energy(dense),
-            mask,
-            values,
-            config.refit.damping,
-        )
-        old = state.values.copy()
-        accepted = False
-        try:
-            state.set_values({layer.parameter: fit.values.reshape(layer.shape)})
-            now = None if loss is None else loss()
-            accepted = best is None or now is None or now <= best + config.accept.tolerance
-        finally:
-            if not accepted:  # also when the loss could not be measured, or on Ctrl-C
-                state.values = old
-        if accepted and now is not None:
-            best = now
-        out.append(
-            LayerRefit(
-                layer=layer.name,
-                error_before=float(fit.error_before.sum()),
-                error_after=float(fit.error_after.sum()),
-                loss=now,
-                accepted=accepted,
-                damping=float(fit.damping.max()) if fit.damping.numel() else 0.0,
-                seconds=time.perf_counter() - began,
+    began = time.perf_counter()
+    for stage in walk:
+        for layer in stage.layers:
+            fit, best = _refit_layer(
+                state, index[layer.name], layer, stage.grams[0][layer.name], config, loss, best
             )
-        )
+            walk.weights[layer.parameter] = state.weights()[layer.parameter]
+            out.append(replace(fit, seconds=time.perf_counter() - began))
+            began = time.perf_counter()
     return out
+
+
+def _refit_layer(
+    state: WeightState,
+    i: int,
+    layer: PrunableLayer,
+    gram: LayerGram,
+    config: Config,
+    loss: Callable[[], float] | None,
+    best: float | None,
+) -> tuple[LayerRefit, float | None]:
+    """What one refit did, its seconds not yet known, and the held-out loss after it."""
+    span, shape = state.span(i), (layer.rows, layer.cols)
+    device = gram.H.device
+    dense = torch.from_numpy(state.dense[span]).reshape(shape).double().to(device)
+    mask = torch.from_numpy(state.mask[span]).reshape(shape).to(device)
+    values = torch.from_numpy(state.values[span]).reshape(shape).double().to(device)
+    fit = refit_rows(
+        gram.H,
+        gram.cross(dense),
+        gram.target_energy(dense),
+        mask,
+        values,
+        config.refit.damping,
+    )
+    old = state.values.copy()
+    accepted = False
+    try:
+        state.set_values({layer.parameter: fit.values.reshape(layer.shape)})
+        now = None if loss is None else loss()
+        accepted = best is None or now is None or now <= best + config.accept.tolerance
+    finally:
+        if not accepted:  # also when the loss could not be measured, or on Ctrl-C
+            state.values = old
+    record = LayerRefit(
+        layer=layer.name,
+        error_before=float(fit.error_before.sum()),
+        error_after=float(fit.error_after.sum()),
+        loss=now,
+        accepted=accepted,
+        damping=float(fit.damping.max()) if fit.damping.numel() else 0.0,
+        seconds=0.0,
+    )
+    return record, now if accepted and now is not None else best
