@@ -1,10 +1,11 @@
-"""What tuning the kept weights brings after masks and refit, alone and with allocated densities.
+"""What tuning the kept weights brings after masks and refit, and allocated densities, beside ALPS.
 
     python -m benchmarks.tuning [--densities 0.1 0.05 0.02] [--seeds 0 1 2]
 
 A 784-512-512-10 network on Fashion-MNIST (trained on the first run, cached): reconstruction with
 refit on 6000 training images without labels, a quarter of them held out; the tuning's targets are
-the dense network's outputs. Measured on the 10,000 test images. One thread; seconds are CPU time.
+the dense network's outputs. ALPS with a least-squares refit has the same budget in every layer and
+all 6000 images. Measured on the 10,000 test images. One thread; seconds are CPU time.
 Writes benchmarks/results/tuning.md.
 """
 
@@ -19,16 +20,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from benchmarks.machine import describe
 from benchmarks.models import accuracy, data, load_trained
+from benchmarks.quality.baselines import LAYER_METHODS, LayerBudget
+from benchmarks.quality.baselines.layerwise import prune_layerwise
 from optiprune import optimize_masks
+from optiprune.curvature import CalibrationSet, find_layers
 
 NETWORK = "mlp-784-512-512-10"
 RESULTS = Path(__file__).parent / "results"
 TUNE = {"epochs": 20, "learning_rate": 1e-2}
 KNAPSACK = {"method": "knapsack"}
+ALPS = "ALPS + refit"
 METHODS: dict[str, dict[str, Any]] = {
+    ALPS: {},
     "refit (default)": {},
     "refit, tuned": {"tune": TUNE},
     "knapsack, refit": {"allocation": KNAPSACK},
@@ -36,23 +43,37 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(seed: int, density: float, config: dict[str, Any]) -> dict[str, float]:
+def prune(model: nn.Module, images: Tensor, seed: int, density: float, method: str) -> None:
+    """Write pruned weights into ``model``."""
+    if method != ALPS:
+        optimize_masks(
+            model,
+            [images],
+            sparsity=1.0 - density,
+            objective="reconstruction",
+            refit=True,
+            seed=seed,
+            config={**METHODS[method], "threads": 1},
+            progress=False,
+        )
+        return
+    calibration = CalibrationSet.collect([images], images.device)
+    budget = LayerBudget(density, None, "layer")
+    layers, alps = find_layers(model), LAYER_METHODS["alps"]
+    _, weights = prune_layerwise(model, layers, alps, calibration, budget, refit=True)
+    with torch.no_grad():
+        for name, weight in weights.items():
+            model.get_parameter(name).copy_(weight)
+
+
+def measure(seed: int, density: float, method: str) -> dict[str, float]:
     """Prune a fresh copy of the network of that seed; what it is worth and what it took."""
     dense = load_trained(NETWORK, seed)
     images, _ = data("train")
     x, y = data("test")
     model = copy.deepcopy(dense)
     start = time.process_time()
-    optimize_masks(
-        model,
-        [images[:6000]],
-        sparsity=1.0 - density,
-        objective="reconstruction",
-        refit=True,
-        seed=seed,
-        config={**config, "threads": 1},
-        progress=False,
-    )
+    prune(model, images[:6000], seed, density, method)
     seconds = time.process_time() - start
     with torch.no_grad():
         now, before = model(x).log_softmax(1), dense(x).log_softmax(1)
@@ -70,6 +91,7 @@ def main() -> None:
     parser.add_argument("--densities", type=float, nargs="+", default=[0.1, 0.05, 0.02])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
+    torch.set_num_threads(1)
     lines = [
         "# Tuning after masks and refit",
         "",
@@ -81,8 +103,8 @@ def main() -> None:
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
     for density in args.densities:
-        for method, config in METHODS.items():
-            runs = [measure(seed, density, config) for seed in args.seeds]
+        for method in METHODS:
+            runs = [measure(seed, density, method) for seed in args.seeds]
             m = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             lines.append(
                 f"| {density:.0%} | {method} | {m['accuracy']:.2%} | {m['lost']:.2f} "
