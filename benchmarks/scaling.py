@@ -1,9 +1,9 @@
 """Time and memory of reconstruction against the number of weights, at a fixed calibration size.
 
-    python -m benchmarks.scaling [--blocks 1 2 4 8] [--windows 8]
+    python -m benchmarks.scaling [--blocks 1 2 4 8] [--windows 8] [--rounds 0]
 
-SmolLM2-135M cut to its first blocks (3.5 million weights each), 50 % density, masks by ADMM and
-best-subset batches, with refit, on windows of 512 tokens. Every size runs in a process of its own,
+SmolLM2-135M cut to its first blocks (3.5 million weights each), 50 % density, masks by ADMM (and
+that many rounds of best-subset batches), with refit, on windows of 512 tokens. Every size runs in a process of its own,
 with one thread; seconds are CPU time of `optimize_masks`, memory is the highest resident size over
 that before the call. Writes benchmarks/results/scaling.md and scaling.png.
 """
@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from benchmarks.machine import describe
+from benchmarks.quality.memory import peak_mib, reset_peak, resident_mib
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def one(blocks: int, windows: int) -> dict[str, float]:
+def one(blocks: int, windows: int, rounds: int) -> dict[str, float]:
     """Prune the first ``blocks`` blocks."""
     from benchmarks.models.language import load_smollm2, token_windows
     from optiprune import optimize_masks
@@ -31,25 +31,26 @@ def one(blocks: int, windows: int) -> dict[str, float]:
     model = load_smollm2()
     model.model.layers = model.model.layers[:blocks]
     data = [{"input_ids": token_windows(None, 60, windows)}]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reset_peak()
+    before = resident_mib()
     start = time.process_time()
     result = optimize_masks(
         model,
         data,
         sparsity=0.5,
         include=["model.layers.*"],
-        config={"threads": 1, "curvature": {"chunk": 1}},
+        config={"threads": 1, "curvature": {"chunk": 1}, "joint": {"rounds": rounds}},
         progress=False,
     )
     seconds = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_mib()
     layers = result.report.layers
     return {
         "blocks": blocks,
         "layers": len(layers),
         "weights": sum(row.total for row in layers),
         "seconds": seconds,
-        "memory_mib": (peak - before) / 1024,
+        "memory_mib": peak - before,
     }
 
 
@@ -75,23 +76,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--blocks", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--windows", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=0, help="best-subset batches of a row")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one is not None:
-        print(json.dumps(one(args.one, args.windows)))
+        print(json.dumps(one(args.one, args.windows, args.rounds)))
         return
     rows = []
     for blocks in args.blocks:
-        command = [sys.executable, "-m", "benchmarks.scaling", "--windows", str(args.windows)]
-        out = subprocess.run(
-            [*command, "--one", str(blocks)], check=True, capture_output=True, text=True
-        )
+        options = ["--windows", args.windows, "--rounds", args.rounds, "--one", blocks]
+        command = [sys.executable, "-m", "benchmarks.scaling", *map(str, options)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True)
         rows.append(json.loads(out.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
     lines = [
         "# Time and memory against size",
         "",
-        f"Made by `python -m benchmarks.scaling`: {args.windows} windows of 512 tokens.",
+        f"Made by `python -m benchmarks.scaling`: {args.windows} windows of 512 tokens, "
+        f"{args.rounds} rounds of best-subset batches.",
         "",
         "| blocks | layers | million weights | CPU seconds | seconds a million | MiB added "
         "| MiB a million |",
