@@ -3,9 +3,9 @@
     python -m benchmarks.scaling [--blocks 1 2 4 8] [--windows 8] [--rounds 0]
 
 SmolLM2-135M cut to its first blocks (3.5 million weights each), 50 % density, masks by ADMM (and
-that many rounds of best-subset batches), with refit, on windows of 512 tokens. Every size runs in a process of its own,
-with one thread; seconds are CPU time of `optimize_masks`, memory is the highest resident size over
-that before the call. Writes benchmarks/results/scaling.md and scaling.png.
+that many rounds of best-subset batches), with refit, on windows of 512 tokens. Every size runs in a
+process of its own, with one thread; seconds are CPU time of `optimize_masks`, memory is the highest
+resident size over that before the call. Writes benchmarks/results/scaling.md and scaling.png.
 """
 
 from __future__ import annotations
