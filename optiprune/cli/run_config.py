@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from optiprune.config import Config, ConfigError, read_toml, validate
+from optiprune.config.section import Section
 
 __all__ = ["DataSection", "ModelSection", "OutputSection", "RunConfig", "load_run_config"]
-
-
-class _Section(BaseModel):
-    model_config = Config.model_config
 
 
 def _check_reference(value: str) -> str:
@@ -24,7 +21,7 @@ def _check_reference(value: str) -> str:
     return value
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The trained model."""
 
     factory: str = Field(
@@ -40,7 +37,7 @@ class ModelSection(_Section):
     _factory = field_validator("factory")(_check_reference)
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """What the model is calibrated, judged and measured on."""
 
     calibration: str = Field(
@@ -63,7 +60,7 @@ class DataSection(_Section):
         return None if value is None else _check_reference(value)
 
 
-class OutputSection(_Section):
+class OutputSection(Section):
     """What is written, and where."""
 
     dir: str = Field(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from .section import Section
 
 __all__ = ["AllocationOptions"]
 
 
-class AllocationOptions(BaseModel):
+class AllocationOptions(Section):
     """How dense each layer is; layers under `layers.sparsity` keep the density given there."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: Literal["auto", "uniform", "owl", "knapsack"] = Field(
         "auto",

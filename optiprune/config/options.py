@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from optiprune.patterns import Block, PatternError, parse
 
 from .allocation import AllocationOptions
 from .reading import ConfigError, read_toml, validate
+from .section import Section
 from .tune import TuneOptions
 
 __all__ = [
@@ -35,11 +36,7 @@ _GLOBAL: dict[str, Any] = {"objective": "global"}
 _RECONSTRUCTION: dict[str, Any] = {"objective": "reconstruction"}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PruneOptions(_Section):
+class PruneOptions(Section):
     """What to reach."""
 
     sparsity: Sparsity = Field(
@@ -106,7 +103,7 @@ class PruneOptions(_Section):
         return value
 
 
-class LayerOptions(_Section):
+class LayerOptions(Section):
     """Which layers take part."""
 
     include: tuple[str, ...] = Field(
@@ -128,7 +125,7 @@ class LayerOptions(_Section):
     )
 
 
-class InitialOptions(_Section):
+class InitialOptions(Section):
     """The mask to start from."""
 
     method: Literal["auto", "magnitude", "wanda", "gradient", "random", "nonzero"] = Field(
@@ -139,7 +136,7 @@ class InitialOptions(_Section):
     )
 
 
-class ScheduleOptions(_Section):
+class ScheduleOptions(Section):
     """How the density falls to its target."""
 
     kind: Literal["one-shot", "cubic", "geometric"] = Field(
@@ -164,7 +161,7 @@ class ScheduleOptions(_Section):
         return self
 
 
-class BatchOptions(_Section):
+class BatchOptions(Section):
     """Which weights are decided together."""
 
     size: int = Field(2048, ge=2, description="Weights in a batch: variables of one problem.")
@@ -225,7 +222,7 @@ class BatchOptions(_Section):
     )
 
 
-class CurvatureOptions(_Section):
+class CurvatureOptions(Section):
     """The local quadratic model of the loss."""
 
     fisher: Literal["auto", "true", "empirical"] = Field(
@@ -277,7 +274,7 @@ class CurvatureOptions(_Section):
     )
 
 
-class AcceptOptions(_Section):
+class AcceptOptions(Section):
     """Whether a step stays."""
 
     holdout: float = Field(
@@ -293,7 +290,7 @@ class AcceptOptions(_Section):
     )
 
 
-class RefitOptions(_Section):
+class RefitOptions(Section):
     """Least squares on the kept weights, with `prune.refit`."""
 
     damping: float = Field(
@@ -312,7 +309,7 @@ class RefitOptions(_Section):
     )
 
 
-class JointOptions(_Section):
+class JointOptions(Section):
     """Masks for weights that are re-fitted: best subsets, in reconstruction with `prune.refit`."""
 
     enabled: bool = Field(
@@ -341,7 +338,7 @@ class JointOptions(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """The whole configuration of `optimize_masks`."""
 
     seed: int = Field(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from .section import Section
 
 __all__ = ["TuneOptions"]
 
 
-class TuneOptions(BaseModel):
+class TuneOptions(Section):
     """A few passes that tune all kept weights with masks fixed; with `prune.refit` alone."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: int = Field(
         0,
