@@ -168,7 +168,7 @@ class _Steps:
             scale = math.sqrt(float(leaf.detach().double().square().sum()) / count)
             groups.append({"params": [leaf], "lr": options.learning_rate * scale})
         self.adam = torch.optim.Adam(groups, lr=options.learning_rate)
-        each = sum(1 for _ in tuner.train.minibatches(options.batch, np.random.default_rng(0)))
+        each = sum(1 for _ in tuner.train.batches(options.batch))
         total = max(1, options.epochs * each)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.adam, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
