@@ -7,7 +7,8 @@ sees the inputs that the pruned layers before it produce and aims at the dense m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -241,21 +242,9 @@ class _Run:
             search.start(lambda score: within_budgets(score, first, by_row, pattern))
         if subsets and (options.rounds if pattern is None else options.sweeps):
             began = time.perf_counter()
-            key = (*self.seed.spawn_key, number, 0, 0)
-
-            def seeds(row: int) -> np.random.SeedSequence:
-                return np.random.SeedSequence(entropy=self.seed.entropy, spawn_key=(*key, row))
-
-            try:
+            with self._failing(f"layer '{layer.name}'"):
+                seeds = self._seeds(number, 0, 0)
                 judged = search.improve(self.solver, self.stop, seeds, pattern)
-            except UnsupportedProblemError:
-                raise
-            except Exception as e:
-                raise StepFailedError(
-                    f"layer '{layer.name}': solver '{self.solver.name}' failed: "
-                    f"{type(e).__name__}: {e}",
-                    self.result,
-                ) from e
             self._record(judged, layer, 0, 0, time.perf_counter() - began)
         self.result.masks[layer.parameter] = search.mask.reshape(layer.shape)
         return search
@@ -276,23 +265,10 @@ class _Run:
         if self.config.prune.refit and options.enabled and options.start == "admm":
             by_band = self.config.prune.scope == "row"
             search.start(lambda score: within_blocks(score, first, by_band, block))
-
-        def seeds(turn: int) -> Callable[[int], np.random.SeedSequence]:
-            key = (*self.seed.spawn_key, number, turn, 0)
-            return lambda row: np.random.SeedSequence(
-                entropy=self.seed.entropy, spawn_key=(*key, row)
+        with self._failing(f"layer '{layer.name}'"):
+            rounds = search.search(
+                self.solver, self.stop, lambda turn: self._seeds(number, turn, 0), block
             )
-
-        try:
-            rounds = search.search(self.solver, self.stop, seeds, block)
-        except UnsupportedProblemError:
-            raise
-        except Exception as e:
-            raise StepFailedError(
-                f"layer '{layer.name}': solver '{self.solver.name}' failed: "
-                f"{type(e).__name__}: {e}",
-                self.result,
-            ) from e
         for turn, (judged, seconds) in enumerate(rounds):
             self._record(judged, layer, turn, 0, seconds)
         return search
@@ -344,25 +320,33 @@ class _Run:
         sweep: int,
         turn: int,
     ) -> list[RowAnswer | None]:
-        key = (*self.seed.spawn_key, number, sweep, turn)
-
-        def seeds(row: int) -> np.random.SeedSequence:
-            return np.random.SeedSequence(entropy=self.seed.entropy, spawn_key=(*key, row))
-
         answers: list[RowAnswer | None] = []
+        seeds = self._seeds(number, sweep, turn)
         solved = solve_rows(task, mask, visited, seeds, self.config.workers)
         while len(answers) < layer.rows:
-            try:
+            with self._failing(f"layer '{layer.name}', row {len(answers)}, sweep {sweep}"):
                 answers.append(next(solved))
-            except UnsupportedProblemError:
-                raise  # a wrong choice of solver, and nothing was done yet
-            except Exception as e:
-                raise StepFailedError(
-                    f"layer '{layer.name}', row {len(answers)}, sweep {sweep}: solver "
-                    f"'{self.solver.name}' failed: {type(e).__name__}: {e}",
-                    self.result,
-                ) from e
         return answers
+
+    def _seeds(self, *key: int) -> Callable[[int], np.random.SeedSequence]:
+        """Row -> its seed in the task ``key``: the layer's number, and which round over it."""
+        parent = (*self.seed.spawn_key, *key)
+        return lambda row: np.random.SeedSequence(
+            entropy=self.seed.entropy, spawn_key=(*parent, row)
+        )
+
+    @contextmanager
+    def _failing(self, where: str) -> Iterator[None]:
+        """What the solver raises inside ends the run with the result so far."""
+        try:
+            yield
+        except UnsupportedProblemError:
+            raise  # a wrong choice of solver, and nothing was done yet
+        except Exception as e:
+            raise StepFailedError(
+                f"{where}: solver '{self.solver.name}' failed: {type(e).__name__}: {e}",
+                self.result,
+            ) from e
 
     def _accept(
         self,
