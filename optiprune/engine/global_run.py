@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
-
-from optiprune.curvature import PrunableLayer
 
 from .global_loss import GlobalSearch
 from .refitting import refit_state
@@ -26,7 +23,6 @@ class GlobalRun:
 
     Attributes
     ----------
-    order : the layers in the order in which they run; used by the refit alone
     notes : what the user should know, shared with the search
     losses : held-out loss, by "dense", "initial", "masked" and "final"; empty without held-out data
     errors : layer name -> "error_masked" and "error_refit", its error before the first refit and
@@ -35,7 +31,6 @@ class GlobalRun:
 
     model: nn.Module
     search: GlobalSearch
-    order: Sequence[PrunableLayer]
     notes: list[str]
     losses: dict[str, float] = field(default_factory=dict)
     errors: dict[str, dict[str, float | None]] = field(default_factory=dict)
@@ -83,7 +78,7 @@ class GlobalRun:
     def _refit(self, which: str) -> None:
         search = self.search
         held = None if search.holdout is None else lambda: search.holdout_loss(search.state.mask)
-        fits = refit_state(self.model, search.state, self.order, search.train, search.config, held)
+        fits = refit_state(self.model, search.state, search.train, search.config, held)
         for fit in fits:
             errors = self.errors.setdefault(fit.layer, {"error_masked": fit.error_before})
             errors["error_refit"] = fit.error_after if fit.accepted else fit.error_before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,7 +46,6 @@ class LayerRefit:
 def refit_state(
     model: nn.Module,
     state: WeightState,
-    order: Sequence[PrunableLayer],
     train: CalibrationSet,
     config: Config,
     loss: Callable[[], float] | None,
@@ -61,7 +60,7 @@ def refit_state(
     best = None if loss is None else loss()
     curvature = config.curvature
     walk = LayerWalk(
-        model, order, state.dense_weights(), [train], curvature.chunk, curvature.inputs
+        model, state.layers, state.dense_weights(), [train], curvature.chunk, curvature.inputs
     )
     walk.weights.update(state.weights())
     out = []
@@ -71,7 +70,7 @@ def refit_state(
             fit, best = _refit_layer(
                 state, index[layer.name], layer, stage.grams[0][layer.name], config, loss, best
             )
-            walk.weights[layer.parameter] = state.weights()[layer.parameter]
+            walk.weights[layer.parameter] = state.layer_weights(index[layer.name])
             out.append(replace(fit, seconds=time.perf_counter() - began))
             began = time.perf_counter()
     return out

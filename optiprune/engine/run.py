@@ -84,7 +84,6 @@ class PruningRun:
     _objective: GlobalLoss | None = field(init=False, default=None)
     _allocation: Allocation | None = field(init=False, default=None)
     _allocated: AllocationReport | None = field(init=False, default=None)
-    _order: list[PrunableLayer] = field(init=False, default_factory=list)
     _losses: dict[str, float] = field(init=False, default_factory=dict)
     _errors: dict[str, dict[str, float | None]] = field(init=False, default_factory=dict)
     _tuner: Tuner | None = field(init=False, default=None)
@@ -197,7 +196,7 @@ class PruningRun:
         weights, chunk = self.state.dense_weights(), self.config.curvature.chunk
         try_model(self.model, weights, self._objective, sets, chunk)
         if self.config.prune.refit or self.config.prune.objective == "reconstruction":
-            self._order = forward_order(self.model, self.layers, weights, self.train)
+            forward_order(self.model, self.layers, weights, self.train)  # all of them run
 
     def run(self) -> EngineResult:
         """First mask, search, refit, tuning.
@@ -300,7 +299,7 @@ class PruningRun:
             self.history,
             self.notes,
         )
-        run = GlobalRun(self.model, search, self._order, self.notes, self._losses, self._errors)
+        run = GlobalRun(self.model, search, self.notes, self._losses, self._errors)
         try:
             run.run(start)
         finally:

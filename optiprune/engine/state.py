@@ -58,14 +58,14 @@ class WeightState:
 
     def weights(self, mask: npt.NDArray[np.bool_] | None = None) -> dict[str, Tensor]:
         """Parameter name -> masked weights, on the device and in the dtype of the parameter."""
-        kept = self.mask if mask is None else mask
-        flat = torch.from_numpy(np.where(kept, self.values, np.zeros_like(self.values)))
-        return {
-            layer.parameter: flat[self.span(i)]
-            .reshape(layer.shape)
-            .to(device=p.device, dtype=p.dtype)
-            for i, (layer, p) in enumerate(zip(self.layers, self._params, strict=True))
-        }
+        return {layer.parameter: self.layer_weights(i, mask) for i, layer in enumerate(self.layers)}
+
+    def layer_weights(self, i: int, mask: npt.NDArray[np.bool_] | None = None) -> Tensor:
+        """`weights` of layer i alone; ``mask`` (P,)."""
+        span, p = self.span(i), self._params[i]
+        kept, values = (self.mask if mask is None else mask)[span], self.values[span]
+        flat = torch.from_numpy(np.where(kept, values, np.zeros_like(values)))
+        return flat.reshape(self.layers[i].shape).to(device=p.device, dtype=p.dtype)
 
     def fitted_weights(self) -> dict[str, Tensor]:
         """`weights` of the layers in which a kept weight is no longer at its dense value."""
