@@ -143,6 +143,11 @@ class CalibrationSet:
         take = int(np.searchsorted(sizes, n)) + 1
         return CalibrationSet([self._batches[i] for i in sorted(order[:take])])
 
+    @property
+    def units(self) -> int:
+        """Samples, or batches where these are drawn whole: what `split` can part."""
+        return self.n if self.joined else len(self._batches)
+
     def split(
         self, share: float, rng: np.random.Generator
     ) -> tuple[CalibrationSet, CalibrationSet]:
@@ -150,7 +155,7 @@ class CalibrationSet:
 
         Raises `CalibrationError` if there are not two samples (or two batches) to part.
         """
-        units = self.n if self.joined else len(self._batches)
+        units = self.units
         if units < 2:
             raise CalibrationError(
                 f"{units} calibration {'sample' if self.joined else 'batch'} cannot be split to "

@@ -34,7 +34,15 @@ from .data import CalibrationError, CalibrationSet
 from .layers import LayerError, PrunableLayer
 from .runner import untouched
 
-__all__ = ["LayerGram", "Passes", "collect_grams", "input_norms", "sum_grams", "wanda_scores"]
+__all__ = [
+    "LayerGram",
+    "Passes",
+    "collect_grams",
+    "input_norms",
+    "pooled",
+    "sum_grams",
+    "wanda_scores",
+]
 
 Passes: TypeAlias = Iterable[tuple[Feed, Feed | None]]
 
@@ -126,6 +134,20 @@ class LayerGram:
 
     def _ungroup(self, rows: Tensor) -> Tensor:
         return rows.reshape(-1, self.cols)
+
+
+def pooled(a: LayerGram, b: LayerGram) -> LayerGram:
+    """The moments of one layer over the positions of both."""
+    n = a.n + b.n
+
+    def both(x: Tensor, y: Tensor) -> Tensor:
+        return x * (a.n / n) + y * (b.n / n)
+
+    H = both(a.H, b.H)
+    mean = None if a.mean is None or b.mean is None else both(a.mean, b.mean)
+    if a.same_inputs and b.same_inputs:
+        return LayerGram(H, H, H, n, mean)
+    return LayerGram(H, both(a.C, b.C), both(a.D, b.D), n, mean)
 
 
 @dataclass(slots=True)

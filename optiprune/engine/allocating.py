@@ -37,6 +37,7 @@ from optiprune.curvature.losses import LossFunction, resolve_loss
 
 from .allocation_report import AllocatedLayer, AllocationReport
 from .budgets import scope_of
+from .damping import fixed_damping
 from .errors import BudgetError
 from .state import WeightState
 
@@ -265,7 +266,7 @@ class Allocation:
             train=self._train,
             refit=config.prune.refit,
             by_row=scope_of(config) == "row",
-            damping=config.refit.damping,
+            damping=fixed_damping(config),
             chunk=config.curvature.chunk,
         )
         if self._judge is not None:

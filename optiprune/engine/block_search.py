@@ -162,7 +162,7 @@ class BlockSearch(JointSearch):
         config = self.config
         if config.prune.refit:
             rounds = int(config.joint.enabled and config.joint.sweeps > 0)
-            H, b = self._damped(LEAST_DAMPING)
+            H, b = (x.cpu().numpy() for x in self._damped(LEAST_DAMPING))
             # a sweep may move every tile once
             steps = config.joint.sweeps * self.gram.cols // block.cols
             task: Task = RefittedBandTask(H, b, block, steps)

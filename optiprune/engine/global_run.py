@@ -86,9 +86,11 @@ class GlobalRun:
                 self.notes.append(
                     f"layer '{fit.layer}': the {which} raised the held-out loss and was undone"
                 )
-            if fit.damping > search.config.refit.damping:
+            if fit.accepted:
+                errors["damping"] = fit.damping
+            if fit.raised > fit.damping:
                 self.notes.append(
-                    f"layer '{fit.layer}': the {which} raised the damping to {fit.damping:g} of "
+                    f"layer '{fit.layer}': the {which} raised the damping to {fit.raised:g} of "
                     "the mean diagonal for some rows"
                 )
 

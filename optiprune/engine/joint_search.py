@@ -100,9 +100,16 @@ class JointSearch:
     """
 
     def __init__(
-        self, gram: LayerGram, held: LayerGram | None, w: Tensor, first: Tensor, config: Config
+        self,
+        gram: LayerGram,
+        held: LayerGram | None,
+        w: Tensor,
+        first: Tensor,
+        config: Config,
+        damping: float,
     ) -> None:
         self.gram, self.held, self.w, self.config = gram, held, w, config
+        self.damping = damping
         self.b = gram.cross(w)
         self.energy = gram.target_energy(w)
         self.refit_s = 0.0
@@ -111,8 +118,7 @@ class JointSearch:
     def _refit(self, mask: Tensor) -> RefitResult:
         start = time.perf_counter()
         values = torch.where(mask, self.w, 0.0)
-        damping = self.config.refit.damping
-        fit = refit_rows(self.gram.H, self.b, self.energy, mask, values, damping)
+        fit = refit_rows(self.gram.H, self.b, self.energy, mask, values, self.damping)
         self.refit_s += time.perf_counter() - start
         return fit
 
@@ -122,24 +128,24 @@ class JointSearch:
 
     def start(self, project: Callable[[Tensor], Tensor]) -> bool:
         """Take the support of `admm_support` if it is better; whether it was."""
-        support = admm_support(self.gram.H, self.b, self.w, project)
+        support = admm_support(*self._damped(0.0), self.w, project)
         fit = self._refit(support)
         if not float(self._judged(fit).sum()) < float(self._judged(self.fit).sum()):
             return False
         self.mask, self.fit = support, fit
         return True
 
-    def _damped(self, least: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _damped(self, least: float) -> tuple[Tensor, Tensor]:
         """H and b of the refit's damped problem, in units of the mean diagonal at ``least``."""
-        damping = max(self.config.refit.damping, least)
+        damping = max(self.damping, least)
         diagonal = self.gram.H.diagonal(dim1=1, dim2=2)
         unit = damping * diagonal.mean(1)
         eye = torch.eye(self.gram.cols, dtype=torch.float64, device=self.gram.H.device)
         ridge = unit.repeat_interleave(len(self.w) // self.gram.groups)[:, None]
-        H = (self.gram.H + unit[:, None, None] * eye).cpu().numpy()
+        H = self.gram.H + unit[:, None, None] * eye
         # a dead input's weight is damped like the others, but there is nothing to keep it for
         live = (diagonal > 0).repeat_interleave(len(self.w) // self.gram.groups, dim=0)
-        return H, (self.b + torch.where(live, ridge * self.w, 0.0)).cpu().numpy()
+        return H, self.b + torch.where(live, ridge * self.w, 0.0)
 
     def improve(
         self,
@@ -150,7 +156,8 @@ class JointSearch:
     ) -> Judged:
         """One round: batches of every row by the solver, or sweeps over the pattern's groups."""
         # groups are chosen by inverses: a Gram matrix of few samples has none
-        H, b = self._damped(0.0 if pattern is None else LEAST_DAMPING)
+        damped = self._damped(0.0 if pattern is None else LEAST_DAMPING)
+        H, b = (x.cpu().numpy() for x in damped)
         options = self.config.joint
         task: Task
         if pattern is None:

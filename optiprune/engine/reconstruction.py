@@ -27,6 +27,7 @@ from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
 from .block_search import BlockSearch, check_block_mask, within_blocks
 from .budgets import block_of, pattern_of
+from .damping import choose_damping, fold
 from .errors import RunInterruptedError, StepFailedError
 from .joint_search import JointSearch, within_budgets
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
@@ -128,7 +129,9 @@ class _Run:
             rows = first[layer.parameter].reshape(layer.rows, layer.cols)
             check_pattern_mask(layer, rows.cpu().numpy(), pattern_of(layer, config))
             check_block_mask(layer, rows.cpu().numpy(), block_of(layer, config))
-        sets = [train] if holdout is None else [train, holdout]
+        fits = fold(train, config, seed)
+        self.fits = len(fits)
+        sets = fits if holdout is None else [*fits, holdout]
         curvature = config.curvature
         self.walk = LayerWalk(model, layers, self.dense, sets, curvature.chunk, curvature.inputs)
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
@@ -139,7 +142,8 @@ class _Run:
             each = (time.perf_counter() - began) / len(stage.layers)
             for layer in stage.layers:
                 grams = [found[layer.name] for found in stage.grams]
-                self._layer(number, layer, grams[0], grams[1] if len(grams) > 1 else None, each)
+                held = grams[self.fits] if len(grams) > self.fits else None
+                self._layer(number, layer, grams[: self.fits], held, each)
                 number += 1
             began = time.perf_counter()
         return self.result
@@ -148,7 +152,7 @@ class _Run:
         self,
         number: int,
         layer: PrunableLayer,
-        gram: LayerGram,
+        grams: Sequence[LayerGram],
         held: LayerGram | None,
         gram_s: float,
     ) -> None:
@@ -158,9 +162,10 @@ class _Run:
         w = weight.to(torch.float64).reshape(shape)
         first = self.result.masks[layer.parameter].reshape(shape)
         fit: RefitResult | None = None
+        gram, damping = choose_damping(grams, w, first, self.config)
         block = block_of(layer, self.config)
         if block is not None:
-            blocks = self._blocks(number, layer, gram, held, w, block)
+            blocks = self._blocks(number, layer, gram, held, w, block, damping)
             mask, refit_s = blocks.mask, blocks.refit_s
             fit = blocks.fit if self.config.prune.refit else None
             search_s = time.perf_counter() - start - refit_s
@@ -168,7 +173,7 @@ class _Run:
             mask = self._search(number, layer, gram, held, w)
             search_s, refit_s = time.perf_counter() - start, 0.0
         else:
-            joint = self._joint(number, layer, gram, held, w)
+            joint = self._joint(number, layer, gram, held, w, damping)
             mask, fit = joint.mask, joint.fit
             refit_s = joint.refit_s
             search_s = time.perf_counter() - start - refit_s
@@ -208,6 +213,7 @@ class _Run:
                 holdout_initial=error(held, before),
                 holdout_masked=error(held, masked),
                 holdout_refitted=error(held, values) if refit else None,
+                damping=damping if refit else None,
                 refit_failed=failed,
                 refit_damped=damped,
                 refit_rejected=rejected,
@@ -225,6 +231,7 @@ class _Run:
         gram: LayerGram,
         held: LayerGram | None,
         w: Tensor,
+        damping: float,
     ) -> JointSearch:
         """The mask and its refit, chosen together where the solver and the pattern allow."""
         options = self.config.joint
@@ -236,7 +243,7 @@ class _Run:
         first = self.result.masks[layer.parameter].reshape(shape)
         if not subsets:
             first = self._search(number, layer, gram, held, w)
-        search = JointSearch(gram, held, w, first, self.config)
+        search = JointSearch(gram, held, w, first, self.config, damping)
         if options.enabled and options.start == "admm":
             by_row = self.config.prune.scope == "row"
             search.start(lambda score: within_budgets(score, first, by_row, pattern))
@@ -257,10 +264,11 @@ class _Run:
         held: LayerGram | None,
         w: Tensor,
         block: Block,
+        damping: float,
     ) -> BlockSearch:
         """The mask in whole tiles, and its refit if there is one."""
         first = self.result.masks[layer.parameter].reshape(layer.rows, layer.cols)
-        search = BlockSearch(gram, held, w, first, self.config)
+        search = BlockSearch(gram, held, w, first, self.config, damping)
         options = self.config.joint
         if self.config.prune.refit and options.enabled and options.start == "admm":
             by_band = self.config.prune.scope == "row"

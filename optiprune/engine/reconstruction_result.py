@@ -67,6 +67,7 @@ class LayerErrors:
     initial, masked, refitted : error with the first mask, with the chosen one, and after refit
         (None without refit)
     holdout_* : the same on held-out data (None without)
+    damping : of the refit, in units of the Gram matrix' mean diagonal; None without refit
     refit_failed, refit_damped, refit_rejected : rows whose refit failed, that needed more damping
         than configured, that were undone because their held-out error rose
     """
@@ -84,6 +85,7 @@ class LayerErrors:
     holdout_initial: float | None
     holdout_masked: float | None
     holdout_refitted: float | None
+    damping: float | None
     refit_failed: int
     refit_damped: int
     refit_rejected: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +16,7 @@ from optiprune.curvature.gram import LayerGram
 from optiprune.curvature.stages import LayerWalk
 from optiprune.refit import refit_rows
 
+from .damping import choose_damping, fold
 from .state import WeightState
 
 __all__ = ["LayerRefit", "refit_state"]
@@ -30,7 +32,8 @@ class LayerRefit:
     error_before, error_after : squared output error a position, summed over rows
     loss : held-out loss after it, or None
     accepted : whether the new values stayed
-    damping : largest damping that a row needed
+    damping : of the layer, given or chosen
+    raised : largest damping that a row needed
     seconds : wall-clock time
     """
 
@@ -40,6 +43,7 @@ class LayerRefit:
     loss: float | None
     accepted: bool
     damping: float
+    raised: float
     seconds: float
 
 
@@ -59,17 +63,17 @@ def refit_state(
     index = {layer.name: i for i, layer in enumerate(state.layers)}
     best = None if loss is None else loss()
     curvature = config.curvature
+    parts = fold(train, config, np.random.SeedSequence(config.seed, spawn_key=(3,)))
     walk = LayerWalk(
-        model, state.layers, state.dense_weights(), [train], curvature.chunk, curvature.inputs
+        model, state.layers, state.dense_weights(), parts, curvature.chunk, curvature.inputs
     )
     walk.weights.update(state.weights())
     out = []
     began = time.perf_counter()
     for stage in walk:
         for layer in stage.layers:
-            fit, best = _refit_layer(
-                state, index[layer.name], layer, stage.grams[0][layer.name], config, loss, best
-            )
+            grams = [found[layer.name] for found in stage.grams]
+            fit, best = _refit_layer(state, index[layer.name], layer, grams, config, loss, best)
             walk.weights[layer.parameter] = state.layer_weights(index[layer.name])
             out.append(replace(fit, seconds=time.perf_counter() - began))
             began = time.perf_counter()
@@ -80,24 +84,25 @@ def _refit_layer(
     state: WeightState,
     i: int,
     layer: PrunableLayer,
-    gram: LayerGram,
+    grams: Sequence[LayerGram],
     config: Config,
     loss: Callable[[], float] | None,
     best: float | None,
 ) -> tuple[LayerRefit, float | None]:
     """What one refit did, its seconds not yet known, and the held-out loss after it."""
     span, shape = state.span(i), (layer.rows, layer.cols)
-    device = gram.H.device
+    device = grams[0].H.device
     dense = torch.from_numpy(state.dense[span]).reshape(shape).double().to(device)
     mask = torch.from_numpy(state.mask[span]).reshape(shape).to(device)
     values = torch.from_numpy(state.values[span]).reshape(shape).double().to(device)
+    gram, damping = choose_damping(grams, dense, mask, config)
     fit = refit_rows(
         gram.H,
         gram.cross(dense),
         gram.target_energy(dense),
         mask,
         values,
-        config.refit.damping,
+        damping,
     )
     old = state.values.copy()
     accepted = False
@@ -114,7 +119,8 @@ def _refit_layer(
         error_after=float(fit.error_after.sum()),
         loss=now,
         accepted=accepted,
-        damping=float(fit.damping.max()) if fit.damping.numel() else 0.0,
+        damping=damping,
+        raised=float(fit.damping.max()) if fit.damping.numel() else damping,
         seconds=0.0,
     )
     return record, now if accepted and now is not None else best

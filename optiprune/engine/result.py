@@ -24,6 +24,7 @@ class LayerReport:
         layer, summed over rows, on the samples of the quadratics: with the first mask, after the
         search, and after the refit; None where not measured
     holdout_initial, holdout_masked, holdout_refit : the same on held-out samples (reconstruction)
+    damping : of the layer's refit, in units of the Gram matrix' mean diagonal; None without one
     """
 
     name: str
@@ -37,6 +38,7 @@ class LayerReport:
     holdout_initial: float | None = None
     holdout_masked: float | None = None
     holdout_refit: float | None = None
+    damping: float | None = None
 
     @property
     def density(self) -> float:

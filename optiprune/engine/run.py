@@ -372,6 +372,7 @@ class PruningRun:
                 "holdout_initial": row.holdout_initial,
                 "holdout_masked": row.holdout_masked,
                 "holdout_refit": row.holdout_refitted,
+                "damping": row.damping,
             }
             if row.refit_damped or row.refit_failed or row.refit_rejected:
                 self.notes.append(

@@ -1,0 +1,78 @@
+"""How strongly a refit holds on to the dense weights: as given, or chosen on samples set apart.
+
+Few positions for many weights let least squares fit what is particular to the calibration data.
+With ``refit.damping = "auto"`` a fifth of the samples judges, layer by layer, which damping carries
+what was fitted on the rest over to data that it has not seen; the layer is then fitted on all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optiprune.config import Config
+from optiprune.curvature import CalibrationSet
+from optiprune.curvature.gram import LayerGram, pooled
+from optiprune.refit import refit_rows
+
+__all__ = ["CANDIDATES", "FALLBACK", "choose_damping", "fixed_damping", "fold"]
+
+# in units of the Gram matrix' mean diagonal
+CANDIDATES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3)
+# where the samples cannot be parted, or are few enough that every choice would be noise
+FALLBACK = 1e-2
+_SHARE = 0.2
+# rows that stand for all of a layer's, evenly spaced: the best damping varies little between them
+_ROWS = 48
+
+
+def fixed_damping(config: Config) -> float:
+    """``refit.damping`` as a number; `FALLBACK` for 'auto' where there is nothing to choose by."""
+    damping = config.refit.damping
+    return FALLBACK if isinstance(damping, str) else damping
+
+
+def fold(
+    train: CalibrationSet, config: Config, seed: np.random.SeedSequence
+) -> list[CalibrationSet]:
+    """The samples in two parts, to fit and to judge dampings; in one where none is to be chosen."""
+    if not config.prune.refit or not isinstance(config.refit.damping, str) or train.units < 2:
+        return [train]
+    # a stream of its own: the search draws the same with any damping
+    rng = np.random.default_rng(
+        np.random.SeedSequence(entropy=seed.entropy, spawn_key=(*seed.spawn_key, 0, 0, 0, 0, 0))
+    )
+    return list(train.split(_SHARE, rng))
+
+
+def choose_damping(
+    grams: Sequence[LayerGram], w: Tensor, mask: Tensor, config: Config
+) -> tuple[LayerGram, float]:
+    """(Gram matrices of all samples, damping of the layer's refit).
+
+    Parameters
+    ----------
+    grams : of the parts of `fold`
+    w : (rows, cols) float64, dense weights
+    mask : (rows, cols) bool, a support like the one to be re-fitted
+    """
+    if len(grams) == 1:
+        return grams[0], fixed_damping(config)
+    fit, judge = grams
+    each = len(w) // fit.groups
+    few = max(1, min(each, _ROWS // fit.groups))
+    within = torch.linspace(0, each - 1, few, dtype=torch.float64, device=w.device).round().long()
+    starts = torch.arange(fit.groups, device=w.device) * each
+    index = (starts[:, None] + within).reshape(-1)
+    rows, kept = w[index], mask[index]
+    b, energy, masked = fit.cross(rows), fit.target_energy(rows), torch.where(kept, rows, 0.0)
+
+    def error(damping: float) -> float:
+        values = refit_rows(fit.H, b, energy, kept, masked, damping).values
+        return float(judge.error(values, rows).sum())
+
+    # the strongest of those that tie, as where every weight is kept
+    return pooled(fit, judge), min(reversed(CANDIDATES), key=error)
