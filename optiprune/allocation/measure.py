@@ -46,6 +46,7 @@ class CheapPruning:
     by_row : whether every row keeps equally many; counts are multiples of the rows then
     damping : of the refit
     chunk : samples sent through the model at once
+    positions : for each input of a layer, at most; None: all
     """
 
     model: nn.Module
@@ -58,6 +59,7 @@ class CheapPruning:
     by_row: bool
     damping: float
     chunk: int
+    positions: int | None = None
 
     def levels(
         self,
@@ -94,7 +96,9 @@ class CheapPruning:
             size = 0 if layer is None else len(sets) * layer.groups * layer.cols**2
             if batch and (layer is None or held + size > _TOGETHER):
                 found = [
-                    collect_grams(self.model, batch, self.dense, None, data, self.chunk)
+                    collect_grams(
+                        self.model, batch, self.dense, None, data, self.chunk, self.positions
+                    )
                     for data in sets
                 ]
                 for done in batch:

@@ -71,7 +71,12 @@ def _type_name(info: FieldInfo) -> str:
         str(info.annotation) if not isinstance(info.annotation, type) else info.annotation.__name__
     )
     text = text.replace("typing.", "")
-    text = re.sub(r"Annotated\[float, FieldInfo\(.*?\]\)\]", "float in [0, 1)", text)
+    text = re.sub(
+        r"Annotated\[float, FieldInfo\(.*?metadata=\[(.*?)\]\)\]",
+        lambda m: "float in [0, 1)" if "Lt(lt=1" in m[1] else "float >= 0",
+        text,
+    )
+    text = re.sub(r"Union\[(.*), (.*?)\]$", r"\1 | \2", text)
     text = re.sub(r"Literal\[(.*?)\]", lambda m: m[1].replace(", ", " | "), text)
     bounds = [
         f"{symbol} {getattr(m, attribute)}"

@@ -266,6 +266,12 @@ class CurvatureOptions(Section):
         json_schema_extra=_GLOBAL,
         description="Factor on the gradient term; below 1 the step is more wary.",
     )
+    positions: int = Field(
+        200,
+        ge=1,
+        description="Positions (tokens, or output pixels of a convolution) for each input of a "
+        "layer that enter its Gram matrix, at most; evenly spread over the samples.",
+    )
     inputs: Literal["pruned", "dense"] = Field(
         "pruned",
         description="Inputs of a layer in reconstruction and in the refit: from the pruned layers "

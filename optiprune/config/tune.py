@@ -33,6 +33,14 @@ class TuneOptions(Section):
         "weights; it falls to 0 as a cosine.",
     )
     batch: int = Field(32, ge=1, description="Samples in a step.")
+    mix: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the samples that are mixed anew in every pass, so that few samples "
+        "are learnt less by heart: weighted means of two, or of token sequences the beginning of "
+        "one with the end of another. Not with loss = 'task'.",
+    )
     cache_mib: int = Field(
         512,
         ge=0,

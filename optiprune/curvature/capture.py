@@ -1,13 +1,12 @@
-"""What goes into a layer: forward hooks on its modules, and the input as a matrix of positions."""
+"""What goes into a layer, seen by forward hooks on its modules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import chain, islice
 from typing import Protocol, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import CalibrationError, CalibrationSet, Tree
@@ -20,7 +19,6 @@ __all__ = [
     "RunEndedError",
     "Visit",
     "forward_order",
-    "positions",
     "require_finite_moments",
     "require_run",
     "run_with_taps",
@@ -36,10 +34,6 @@ class Feed(Protocol):
     """Shows a visitor the inputs of some layers: by running them, or from what was kept."""
 
     def __call__(self, visit: Visit, *, until_all: bool = False) -> None: ...
-
-
-# elements of one unfolded piece: 128 MiB in float64
-_PIECE = 1 << 24
 
 
 class RunEndedError(Exception):
@@ -174,52 +168,3 @@ def require_finite_moments(name: str, squares: Tensor) -> None:
             f"the input of layer '{name}' holds NaN or infinite values on the calibration data; "
             "check the data and the layers before it"
         )
-
-
-def positions(layer: PrunableLayer, module: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """The input of one call as matrices of positions, in pieces of bounded memory.
-
-    Yields float64 tensors of shape (groups, positions, cols): each position is what meets a row of
-    the weight in one output value. Linear: all leading dimensions are positions. Conv2d: the
-    unfolded patches, one position per output pixel, columns ordered like ``weight.reshape(rows,
-    -1)``.
-    """
-    if isinstance(module, nn.Conv2d):
-        yield from _patches(layer, module, x)
-        return
-    flat = x.reshape(-1, x.shape[-1])
-    for piece in torch.split(flat, max(1, _PIECE // max(1, layer.cols))):
-        yield piece.to(torch.float64)[None]
-
-
-def _patches(layer: PrunableLayer, conv: nn.Conv2d, x: Tensor) -> Iterator[Tensor]:
-    images = x if x.ndim == 4 else x[None]
-    height, width = _pair(conv.kernel_size)
-    over, across = _pair(conv.dilation)
-    if conv.padding == "same":
-        # torch puts the odd one at the end
-        down, right = over * (height - 1), across * (width - 1)
-        pads = (right // 2, right - right // 2, down // 2, down - down // 2)
-    elif conv.padding == "valid":
-        pads = (0, 0, 0, 0)
-    else:
-        ph, pw = _pair(conv.padding)
-        pads = (pw, pw, ph, ph)
-    rows_in = images.shape[2] + pads[2] + pads[3] - over * (height - 1) - 1
-    cols_in = images.shape[3] + pads[0] + pads[1] - across * (width - 1) - 1
-    sh, sw = _pair(conv.stride)
-    pixels = (rows_in // sh + 1) * (cols_in // sw + 1)
-    at_once = max(1, _PIECE // max(1, pixels * layer.cols * layer.groups))
-    for part in torch.split(images, at_once):
-        padded = F.pad(part.to(torch.float64), pads)
-        unfolded = F.unfold(padded, (height, width), dilation=(over, across), stride=(sh, sw))
-        n = unfolded.shape[0]
-        by_group = unfolded.reshape(n, layer.groups, layer.cols, -1).permute(1, 0, 3, 2)
-        yield by_group.reshape(layer.groups, -1, layer.cols)
-
-
-def _pair(value: object) -> tuple[int, int]:
-    if isinstance(value, tuple):
-        return int(value[0]), int(value[1])
-    assert isinstance(value, int)
-    return value, value

@@ -123,6 +123,13 @@ class CalibrationSet:
             for index in torch.split(order, size):
                 yield batch.take(index), index + start
 
+    def draw(self, like: Batch, rng: np.random.Generator) -> Batch:
+        """As many samples as ``like`` holds and of its shapes, at random: of all samples if they
+        are joined, else its own in another order."""
+        if not self.joined:
+            return like.take(torch.from_numpy(rng.permutation(like.n)))
+        return self._batches[0].take(torch.from_numpy(rng.integers(self.n, size=like.n)))
+
     def subset(self, index: np.ndarray) -> CalibrationSet:
         """The samples ``index`` (positions in 0 .. n-1, of whole batches if not joined)."""
         if self.joined:
@@ -169,13 +176,14 @@ class CalibrationSet:
         return CalibrationSet(pick[0]), CalibrationSet(pick[1])
 
 
-def tree_map(f: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+def tree_map(f: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
+    """``f`` of every tensor of the tree, with those at the same places of ``others``."""
     if isinstance(tree, Tensor):
-        return f(tree)
+        return f(tree, *others)
     if isinstance(tree, Mapping):
-        return {k: tree_map(f, v) for k, v in tree.items()}
+        return {k: tree_map(f, v, *(o[k] for o in others)) for k, v in tree.items()}
     if isinstance(tree, (tuple, list)):
-        return tuple(tree_map(f, v) for v in tree)
+        return tuple(tree_map(f, *v) for v in zip(tree, *others, strict=True))
     return tree
 
 

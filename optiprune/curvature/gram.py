@@ -14,6 +14,7 @@ the layer repair what the layers before it broke.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +26,13 @@ from torch import Tensor, nn
 from .capture import (
     CallKey,
     Feed,
-    positions,
     require_finite_moments,
     require_run,
     run_with_taps,
 )
 from .data import CalibrationError, CalibrationSet
 from .layers import LayerError, PrunableLayer
+from .positions import positions
 from .runner import untouched
 
 __all__ = [
@@ -44,7 +45,7 @@ __all__ = [
     "wanda_scores",
 ]
 
-Passes: TypeAlias = Iterable[tuple[Feed, Feed | None]]
+Passes: TypeAlias = Iterable[tuple[float, Feed, Feed | None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,6 +206,7 @@ def collect_grams(
     pruned_weights: Mapping[str, Tensor] | None,
     data: CalibrationSet,
     chunk: int = 256,
+    per_input: int | None = None,
 ) -> dict[str, LayerGram]:
     """Stream the calibration data through the model and sum up the Gram matrices of layer inputs.
 
@@ -216,6 +218,8 @@ def collect_grams(
         Weights of the two models; parameters not named are the model's own. None for the second
         means that the dense model's inputs serve for both (H = C = D).
     chunk : samples sent through the model at once
+    per_input : positions of a layer that are taken for each of its columns, at most, evenly spread;
+        None takes all
 
     Returns
     -------
@@ -232,28 +236,36 @@ def collect_grams(
 
     def passes() -> Passes:
         for batch in data.batches(chunk):
+            share = batch.n / data.n
             first = partial(run_with_taps, model, layers, dense_weights, batch.inputs)
             if pruned_weights is None:
-                yield first, None
+                yield share, first, None
             else:
-                yield first, partial(run_with_taps, model, layers, pruned_weights, batch.inputs)
+                second = partial(run_with_taps, model, layers, pruned_weights, batch.inputs)
+                yield share, first, second
 
     with torch.no_grad(), untouched(model):
-        return sum_grams(layers, passes())
+        return sum_grams(layers, passes(), per_input)
 
 
-def sum_grams(layers: Sequence[PrunableLayer], passes: Passes) -> dict[str, LayerGram]:
+def sum_grams(
+    layers: Sequence[PrunableLayer], passes: Passes, per_input: int | None = None
+) -> dict[str, LayerGram]:
     """`collect_grams` of whatever runs the layers: the model, or the part of it that holds them.
 
     Parameters
     ----------
-    passes : for every chunk of data, what feeds the inputs of the dense form to a visitor and, if
-        it is another, what feeds those of the pruned form
+    passes : for every chunk of data, its share of all samples, what feeds the inputs of the dense
+        form to a visitor and, if it is another, what feeds those of the pruned form
     """
     sums: dict[str, _Sums] = {}
     modules = sum(len(layer.modules) for layer in layers)
     once = False
+    share = 1.0
     counts: dict[str, int] = {}
+
+    def most(layer: PrunableLayer) -> int | None:
+        return None if per_input is None else math.ceil(per_input * layer.cols * share)
 
     def total(layer: PrunableLayer, x: Tensor) -> _Sums:
         if layer.name not in sums:
@@ -263,7 +275,7 @@ def sum_grams(layers: Sequence[PrunableLayer], passes: Passes) -> dict[str, Laye
     def add_same(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
         counts[key[0]] = counts.get(key[0], 0) + 1
         s = total(layer, x)
-        for piece in positions(layer, module, x):
+        for piece in positions(layer, module, x, most(layer)):
             s.add_same(piece)
 
     store: dict[CallKey, Tensor] = {}
@@ -281,14 +293,15 @@ def sum_grams(layers: Sequence[PrunableLayer], passes: Passes) -> dict[str, Laye
             )
         s = total(layer, x)
         if torch.equal(x, dense):
-            for piece in positions(layer, module, x):
+            for piece in positions(layer, module, x, most(layer)):
                 s.add_same(piece)
             return
-        pairs = zip(positions(layer, module, x), positions(layer, module, dense), strict=True)
-        for a, b in pairs:
+        both = (positions(layer, module, t, most(layer)) for t in (x, dense))
+        for a, b in zip(*both, strict=True):
             s.add(a, b)
 
-    for dense, pruned in passes:
+    for part, dense, pruned in passes:
+        share = part
         dense(add_same if pruned is None else keep, until_all=once)
         if pruned is not None:
             pruned(add_pair, until_all=once)

@@ -59,6 +59,7 @@ class LayerWalk:
     inputs : 'pruned': inputs of the pruned model, outputs of the dense one as targets; 'dense':
         inputs of the dense model; 'pruned-only': inputs of the pruned model for both, so that a
         layer does not repair what those before it lost (H = C = D)
+    per_input : positions for each column of a layer, at most, see `collect_grams`
 
     Attributes
     ----------
@@ -79,9 +80,10 @@ class LayerWalk:
         sets: Sequence[CalibrationSet],
         chunk: int = 256,
         inputs: Inputs = "pruned",
+        per_input: int | None = None,
     ) -> None:
         self.model, self.dense, self.sets = model, dict(dense), tuple(sets)
-        self.chunk, self.inputs = chunk, inputs
+        self.chunk, self.inputs, self.per_input = chunk, inputs, per_input
         self.weights = dict(dense)
         self.order = forward_order(model, layers, self.dense, self.sets[0])
         sample = next(iter(self.sets[0].batches(1))).inputs
@@ -121,7 +123,15 @@ class LayerWalk:
         if self.inputs == "pruned-only":
             first = second
         moved = self.inputs == "pruned" and self.moved()
-        return collect_grams(self.model, layers, first, second if moved else None, data, self.chunk)
+        return collect_grams(
+            self.model,
+            layers,
+            first,
+            second if moved else None,
+            data,
+            self.chunk,
+            self.per_input,
+        )
 
     def _chain(self, chain: Chain) -> Iterator[Stage]:
         between = [_Activations(self, chain, data) for data in self.sets]
@@ -181,6 +191,7 @@ class _Activations:
     def __init__(self, walk: LayerWalk, chain: Chain, data: CalibrationSet) -> None:
         self.walk = walk
         model, chunks = walk.model, list(data.batches(walk.chunk))
+        self.shares = [batch.n / data.n for batch in chunks]
         self.dense: list[Call] = []
         self.pruned: list[Call] = []
         self.kept: list[_KeptInputs] = []
@@ -208,14 +219,16 @@ class _Activations:
 
         def passes() -> Passes:
             if not self.pruned:
-                yield from ((run(call, dense), None) for call in self.dense)
+                for share, call in zip(self.shares, self.dense, strict=True):
+                    yield share, run(call, dense), None
             elif not self.dense:
-                yield from ((run(call, pruned), None) for call in self.pruned)
+                for share, call in zip(self.shares, self.pruned, strict=True):
+                    yield share, run(call, pruned), None
             else:
-                for kept, call in zip(self.kept, self.pruned, strict=True):
-                    yield partial(kept.feed, layers), run(call, pruned)
+                for share, kept, call in zip(self.shares, self.kept, self.pruned, strict=True):
+                    yield share, partial(kept.feed, layers), run(call, pruned)
 
-        return sum_grams(layers, passes())
+        return sum_grams(layers, passes(), self.walk.per_input)
 
     def leave(self, block: ChainBlock) -> None:
         """Go on with the pruned form, or with the dense one if it is alone."""

@@ -268,6 +268,7 @@ class Allocation:
             by_row=scope_of(config) == "row",
             damping=fixed_damping(config),
             chunk=config.curvature.chunk,
+            positions=config.curvature.positions,
         )
         if self._judge is not None:
             damages = loss_damages(pruning, *self._judge)

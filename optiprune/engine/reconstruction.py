@@ -133,7 +133,15 @@ class _Run:
         self.fits = len(fits)
         sets = fits if holdout is None else [*fits, holdout]
         curvature = config.curvature
-        self.walk = LayerWalk(model, layers, self.dense, sets, curvature.chunk, curvature.inputs)
+        self.walk = LayerWalk(
+            model,
+            layers,
+            self.dense,
+            sets,
+            curvature.chunk,
+            curvature.inputs,
+            curvature.positions,
+        )
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
 
     def all_layers(self) -> ReconstructionResult:

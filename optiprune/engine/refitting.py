@@ -65,7 +65,13 @@ def refit_state(
     curvature = config.curvature
     parts = fold(train, config, np.random.SeedSequence(config.seed, spawn_key=(3,)))
     walk = LayerWalk(
-        model, state.layers, state.dense_weights(), parts, curvature.chunk, curvature.inputs
+        model,
+        state.layers,
+        state.dense_weights(),
+        parts,
+        curvature.chunk,
+        curvature.inputs,
+        curvature.positions,
     )
     walk.weights.update(state.weights())
     out = []

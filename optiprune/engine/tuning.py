@@ -29,6 +29,8 @@ from optiprune.curvature.losses import (
 )
 from optiprune.curvature.runner import run_model, untouched
 
+from .mixing import mixed
+
 __all__ = ["Tuner", "TuningReport"]
 
 
@@ -178,7 +180,7 @@ class _Steps:
     def _cached(self) -> Tensor | None:
         """The dense outputs of all samples, if they are tensors that fit."""
         tuner = self.tuner
-        if self.name == "task" or not tuner.train.joined:
+        if self.name == "task" or not tuner.train.joined or tuner.options.mix:
             return None
         one = self._teacher(next(iter(tuner.train.batches(1))))
         if one.shape[0] != 1:
@@ -231,7 +233,9 @@ class _Steps:
         return total / terms, terms
 
     def _parts(self, batch: Batch, index: Tensor) -> Iterator[tuple[Batch, object]]:
-        size = self.tuner.chunk
+        size, mix = self.tuner.chunk, self.tuner.options.mix
+        if mix and self.name != "task":
+            batch = mixed(batch, self.tuner.train.draw(batch, self.rng), mix, self.rng)
         for at in range(0, batch.n, size):
             part = batch.take(slice(at, at + size)) if batch.n > size else batch
             if self.name == "task":

@@ -12,6 +12,7 @@ from optiprune.curvature.capture import forward_order
 from optiprune.curvature.data import CalibrationError, CalibrationSet
 from optiprune.curvature.gram import collect_grams, input_norms, wanda_scores
 from optiprune.curvature.layers import LayerError, find_layers
+from optiprune.curvature.positions import positions
 
 CPU = torch.device("cpu")
 
@@ -348,3 +349,52 @@ def test_non_finite_inputs_are_named_in_later_chunks_and_by_the_norms():
     ):
         with pytest.raises(CalibrationError, match="layer '2' holds NaN or infinite"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.Linear(7, 3), randn(40, 5, 7)),
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=(1, 2), groups=2), randn(20, 4, 11, 9)),
+        (nn.Conv2d(4, 6, (2, 3), padding="same"), randn(20, 4, 8, 8)),
+    ],
+)
+def test_fewer_positions_are_some_of_all(module, x):
+    layer = find_layers(nn.Sequential(module))[0]
+    whole = torch.cat(list(positions(layer, module, x)), 1)
+    for most in (1, 13, whole.shape[1] - 1, whole.shape[1] + 5):
+        few = torch.cat(list(positions(layer, module, x, most)), 1)
+        assert few.shape == (layer.groups, min(most, whole.shape[1]), layer.cols)
+        # each is a position of its own, in order
+        equal = (few[0][:, None] == whole[0][None]).all(2)
+        where = equal.double().argmax(1)
+        assert bool(equal.any(1).all())
+        assert bool((where.diff() > 0).all())
+
+
+def test_a_share_of_the_positions_gives_nearly_the_moments_of_all():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1))
+    layers = find_layers(model)
+    # a pattern with the images' width as its period: taking every so many would see only some
+    x = randn(200, 2, 16, 16) + 3.0 * torch.arange(16.0)
+    data = data_of(x)
+    whole = collect_grams(model, layers, {}, None, data, chunk=32)
+    few = collect_grams(model, layers, {}, None, data, chunk=32, per_input=200)
+    for name, cols in (("0", 18), ("2", 36)):
+        assert few[name].n == pytest.approx(200 * cols, rel=0.01)
+        assert whole[name].n == 200 * 256
+        scale = whole[name].norms()[0]
+        gap = (few[name].H - whole[name].H)[0].abs() / (scale[:, None] * scale)
+        assert float(gap.max()) < 0.06
+
+
+def test_thinned_pairs_are_of_the_same_positions():
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3))
+    layers = find_layers(model)
+    doubled = {"0.weight": 2 * model[0].weight.detach(), "0.bias": 2 * model[0].bias.detach()}
+    gram = collect_grams(
+        model, layers, {}, doubled, data_of(randn(50, 1, 9, 9)), chunk=20, per_input=3
+    )["2"]
+    torch.testing.assert_close(gram.H, 4 * gram.D)
+    torch.testing.assert_close(gram.C, 2 * gram.D)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from optiprune.config import CurvatureOptions
 from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.layers import PrunableLayer
 from optiprune.curvature.stages import LayerWalk
@@ -15,7 +16,11 @@ from optiprune.refit import refit_rows
 from .method import BaselineError, LayerBudget, LayerMethod
 from .moments import LayerMoments
 
-__all__ = ["prune_layerwise"]
+__all__ = ["POSITIONS", "prune_layerwise"]
+
+# positions of a layer for each of its inputs, at most: optiprune's own default, so that no method
+# sees more of the data than another
+POSITIONS = CurvatureOptions().positions
 
 
 def prune_layerwise(
@@ -58,7 +63,7 @@ def prune_layerwise(
     budgets = _checked(layers, budget, chunk)
     dense = {layer.parameter: model.get_parameter(layer.parameter).detach() for layer in layers}
     masks: dict[str, Tensor] = {}
-    walk = LayerWalk(model, layers, dense, [data], chunk, inputs="pruned-only")
+    walk = LayerWalk(model, layers, dense, [data], chunk, "pruned-only", POSITIONS)
     for stage in walk:
         for layer in stage.layers:
             parameter = dense[layer.parameter]

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from optiprune.curvature import CalibrationSet, PrunableLayer, forward_order
-from optiprune.curvature.gram import collect_grams
+from optiprune.curvature import CalibrationSet, PrunableLayer
 from optiprune.curvature.losses import LossFunction
+from optiprune.curvature.stages import LayerWalk
 from optiprune.refit import refit_rows
 
+from .layerwise import POSITIONS
 from .model_method import ModelMethod, PrunedWeights
 
 __all__ = ["Refitted", "refit_layers"]
@@ -37,20 +38,22 @@ def refit_layers(
     """
     named = dict(model.named_parameters())
     dense = {layer.parameter: named[layer.parameter].detach() for layer in layers}
-    now = dict(values)
-    for layer in forward_order(model, layers, dense, data, chunk):
-        gram = collect_grams(model, [layer], dense, now, data, chunk)[layer.name]
-        rows = dense[layer.parameter].reshape(layer.rows, layer.cols).double()
-        fit = refit_rows(
-            gram.H,
-            gram.cross(rows),
-            gram.target_energy(rows),
-            masks[layer.parameter].reshape(layer.rows, layer.cols),
-            now[layer.parameter].reshape(layer.rows, layer.cols),
-            damping,
-        )
-        now[layer.parameter] = fit.values.reshape(layer.shape).to(dense[layer.parameter])
-    return now
+    walk = LayerWalk(model, layers, dense, [data], chunk, per_input=POSITIONS)
+    walk.weights.update(values)
+    for stage in walk:
+        for layer in stage.layers:
+            gram, shape = stage.grams[0][layer.name], (layer.rows, layer.cols)
+            rows, now = dense[layer.parameter].reshape(shape).double(), walk.weights
+            fit = refit_rows(
+                gram.H,
+                gram.cross(rows),
+                gram.target_energy(rows),
+                masks[layer.parameter].reshape(shape),
+                now[layer.parameter].reshape(shape),
+                damping,
+            )
+            now[layer.parameter] = fit.values.reshape(layer.shape).to(dense[layer.parameter])
+    return {name: walk.weights[name] for name in dense}
 
 
 @dataclass(frozen=True)

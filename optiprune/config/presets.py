@@ -1,0 +1,41 @@
+"""Named sets of options: what a preset says holds where the user says nothing.
+
+How they were chosen, on which models, and what they cost: ``docs/presets.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+__all__ = ["PRESETS", "Preset", "with_preset"]
+
+Preset = Literal["fast", "balanced", "best"]
+
+# "balanced" is the options' own defaults
+PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
+    "fast": {
+        "allocation": {"method": "uniform"},
+        "batches": {"steps": 10, "sweeps": 1},
+        "joint": {"rounds": 0, "sweeps": 1},
+        "tune": {"epochs": 0},
+    },
+    "balanced": {},
+    "best": {
+        "batches": {"steps": 200, "sweeps": 3},
+        "joint": {"rounds": 4, "sweeps": 8},
+        "tune": {"epochs": 40},
+    },
+}
+
+
+def with_preset(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with the options of its ``preset`` under its own; as it is if that is none."""
+    name = table.get("preset")
+    out = dict(table)
+    chosen = next((options for key, options in PRESETS.items() if key == name), {})
+    for section, options in chosen.items():
+        own = out.get(section, {})
+        if isinstance(own, Mapping):
+            out[section] = {**options, **own}
+    return out
