@@ -49,7 +49,7 @@ def batches(rows: int, size: int, density: float) -> list[tuple[str, SubsetBatch
         b = gram.cross(w)
         like = torch.zeros(layer.shape, dtype=torch.bool)
         like.view(-1)[: round(density * layer.numel)] = True
-        support = admm_support(
+        support, _ = admm_support(
             gram.H, b, w, lambda score, like=like: within_budgets(score, like, False, None)
         )
         ridge = DAMPING * float(gram.H[0].diagonal().mean())

@@ -29,8 +29,8 @@ _GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 
 def admm_support(
     H: Tensor, target: Tensor, dense: Tensor, project: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """The support that the iteration settles on, (rows, cols) bool.
+) -> tuple[Tensor, Tensor]:
+    """(the support that the iteration settles on, bool; its values for it), both (rows, cols).
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def admm_support(
     project : scores (rows, cols) >= 0 -> the support within the budgets, bool of that shape
 
     Dead inputs (a zero on the diagonal of H) are the last to be chosen. The iteration is in
-    float32: the weights are for a refit to find.
+    float32: the values, float64 all the same, are where a refit may begin.
     """
     groups, cols = H.shape[0], H.shape[-1]
     scale = H.diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt()
@@ -56,7 +56,7 @@ def admm_support(
     d = (grouped(dense) * scale[:, None, :]).float()
     v = torch.zeros_like(d)
     rho = _FIRST_RHO
-    support = project(d.reshape(dense.shape).abs())
+    support = chosen = project(d.reshape(dense.shape).abs())
     total = max(1, int(support.sum()))
     for step in range(_STEPS):
         w = ((b - v + rho * d) @ Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
@@ -67,7 +67,8 @@ def admm_support(
         if step % _LOOK == _LOOK - 1:
             moved = int((chosen & ~support).sum()) / total
             if moved == 0:
-                return chosen
+                break
             rho *= next(growth for share, growth in _GROWTH if moved > share)
             support = chosen
-    return support
+    values = (d * inverse[:, None, :].float()).reshape(dense.shape)
+    return chosen, values.to(torch.float64)

@@ -18,11 +18,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from optiprune.conjugate_gradients import solve_supports
+
 __all__ = ["RefitError", "RefitResult", "refit_rows"]
 
 # elements of one batch of gathered matrices: 256 MiB in float64
 _BATCH = 1 << 25
 _ONE_BY_ONE = 128
+# supports of so many weights, and of so large a share of a row, are solved by conjugate gradients
+_MANY = 192
+_SHARE = 0.25
 _ATTEMPTS = 10
 _FIRST_DAMPING = 1e-10
 _ROUNDING = 1e-10  # of the row's output energy
@@ -60,6 +65,7 @@ def refit_rows(
     mask: Tensor,
     values: Tensor,
     damping: float = 1e-4,
+    near: Tensor | None = None,
 ) -> RefitResult:
     """Re-fit each row on its support.
 
@@ -72,6 +78,10 @@ def refit_rows(
     values : (rows, cols), the rows as they are (zero off the mask is implied)
     damping : lambda in units of the mean diagonal of the row's H, >= 0
         Raised tenfold, row by row, while the factorisation fails or the error would rise.
+    near : (rows, cols), guesses of the outcome, which only save time; by default ``values``
+
+    Large supports are solved by conjugate gradients, to about 1e-4 of what is left of the error
+    and the pull; with damping 0 by factorisations alone.
 
     Raises
     ------
@@ -96,6 +106,7 @@ def refit_rows(
     if not bool(torch.isfinite(H).all() and torch.isfinite(b).all() and torch.isfinite(v).all()):
         raise RefitError("H, target and values must be finite")
     group = torch.arange(rows, device=H.device) // max(1, rows // groups)
+    near = v if near is None else near.to(torch.float64)
     unit = H.diagonal(dim1=1, dim2=2).mean(1)[group]
 
     before = _error(H, group, b, energy, v)
@@ -108,8 +119,22 @@ def refit_rows(
         if attempt:
             raised |= pending
             used[pending] = (10.0 * used[pending]).clamp(min=_FIRST_DAMPING)
-        for index in _batches(pending, sizes):
-            w, ok = _solve(H, group[index], b[index], v[index], mask[index], (used * unit)[index])
+        for index in _batches(pending, sizes, cols):
+            ridge = (used * unit)[index]
+            kept = mask[index]
+            if int(kept.sum(1).max()) < _large(cols):
+                w, ok = _solve(H, group[index], b[index], v[index], kept, ridge)
+            else:
+                w, ok = _solve_by_gradients(
+                    H,
+                    group[index],
+                    b[index],
+                    v[index],
+                    energy[index],
+                    kept,
+                    ridge,
+                    near[index],
+                )
             error = _error(H, group[index], b[index], energy[index], w)
             # a row that was best already may come back worse by rounding: solved, but not taken
             ok = ok & (error <= before[index] + _ROUNDING * energy[index].abs())
@@ -122,6 +147,11 @@ def refit_rows(
     return RefitResult(out, before, after, used, pending, raised & ~pending)
 
 
+def _large(cols: int) -> float:
+    """Supports of so many of ``cols`` weights are solved by conjugate gradients."""
+    return max(_MANY, _SHARE * cols)
+
+
 def _error(H: Tensor, group: Tensor, b: Tensor, energy: Tensor, w: Tensor) -> Tensor:
     product = torch.empty_like(w)
     for g in range(H.shape[0]):
@@ -130,9 +160,12 @@ def _error(H: Tensor, group: Tensor, b: Tensor, energy: Tensor, w: Tensor) -> Te
     return (((product - 2.0 * b) * w).sum(1) + energy.to(torch.float64)).clamp(min=0.0)
 
 
-def _batches(pending: Tensor, sizes: Tensor) -> Iterator[Tensor]:
+def _batches(pending: Tensor, sizes: Tensor, cols: int) -> Iterator[Tensor]:
     """Indices of pending rows, of like support size, few enough to fit in memory at once."""
-    index = torch.nonzero(pending)[:, 0]
+    large = pending & (sizes >= _large(cols))
+    if bool(large.any()):
+        yield from torch.split(torch.nonzero(large)[:, 0], max(1, _BATCH // cols // 8))
+    index = torch.nonzero(pending & ~large)[:, 0]
     index = index[torch.argsort(sizes[index], stable=True)]
     at = 0
     ordered = sizes[index].tolist()
@@ -163,11 +196,37 @@ def _solve(
     return torch.where(ok[:, None], w, 0.0), ok
 
 
+def _solve_by_gradients(
+    H: Tensor,
+    group: Tensor,
+    b: Tensor,
+    v: Tensor,
+    energy: Tensor,
+    mask: Tensor,
+    ridge: Tensor,
+    near: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """As `_solve`, by conjugate gradients; rows that they do not solve are factorised."""
+    w, ok = torch.zeros_like(b), torch.zeros(len(b), dtype=torch.bool, device=b.device)
+    # without damping a factorisation is what says that there is no solution
+    damped = ridge > 0
+    for g in torch.unique(group).tolist():
+        at = torch.nonzero(damped & (group == g))[:, 0]
+        if len(at):
+            w[at], ok[at] = solve_supports(
+                H[g], b[at], v[at], energy[at], mask[at], ridge[at], near[at]
+            )
+    left = torch.nonzero(~ok)[:, 0]
+    if len(left):
+        w[left], ok[left] = _solve(H, group[left], b[left], v[left], mask[left], ridge[left])
+    return w, ok
+
+
 def _solve_one_by_one(
     H: Tensor, group: Tensor, rhs: Tensor, mask: Tensor, ridge: Tensor
 ) -> tuple[Tensor, Tensor]:
     w = torch.zeros_like(rhs)
-    ok = torch.zeros(rhs.shape[0], dtype=torch.bool)
+    ok = torch.zeros(rhs.shape[0], dtype=torch.bool, device=rhs.device)
     for i, g in enumerate(group.tolist()):
         s = torch.nonzero(mask[i])[:, 0]
         A = H[g][s[:, None], s]

@@ -12,7 +12,7 @@ from .layers import PrunableLayer
 
 __all__ = ["positions"]
 
-# elements of one unfolded piece: 128 MiB in float64
+# elements of one unfolded piece: 64 MiB in float32
 _PIECE = 1 << 24
 _GOLDEN = 0.6180339887498949
 
@@ -32,8 +32,10 @@ def positions(
 
     Yields
     ------
-    float64 (groups, positions, cols)
+    (groups, positions, cols) in the input's own dtype, at least float32
     """
+    if torch.finfo(x.dtype).bits < 32:
+        x = x.to(torch.float32)  # a convolution's patches are not unfolded in half precision
     if isinstance(module, nn.Conv2d):
         yield from _patches(layer, module, x, most)
         return
@@ -41,7 +43,7 @@ def positions(
     if most is not None and most < len(flat):
         flat = flat[_spread(len(flat), most, x.device)]
     for piece in torch.split(flat, max(1, _PIECE // max(1, layer.cols))):
-        yield piece.to(torch.float64)[None]
+        yield piece[None]
 
 
 def _spread(total: int, most: int, device: torch.device) -> Tensor:
@@ -83,12 +85,12 @@ def _patches(
             z = (pixel % right * sw)[:, None] + torch.arange(width, device=x.device) * across
             # (positions, height, width, channels)
             taken = padded.permute(0, 2, 3, 1)[i[:, None, None], y[:, :, None], z[:, None, :]]
-            rows = taken.to(torch.float64).permute(0, 3, 1, 2).reshape(len(part), layer.groups, -1)
+            rows = taken.permute(0, 3, 1, 2).reshape(len(part), layer.groups, -1)
             yield rows.transpose(0, 1)
         return
     at_once = max(1, _PIECE // max(1, down * right * layer.cols * layer.groups))
     for images_now in torch.split(images, at_once):
-        padded = F.pad(images_now.to(torch.float64), pads)
+        padded = F.pad(images_now, pads)
         unfolded = F.unfold(padded, (height, width), dilation=(over, across), stride=(sh, sw))
         n = unfolded.shape[0]
         by_group = unfolded.reshape(n, layer.groups, layer.cols, -1).permute(1, 0, 3, 2)

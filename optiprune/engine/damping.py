@@ -18,7 +18,7 @@ from optiprune.curvature import CalibrationSet
 from optiprune.curvature.gram import LayerGram, pooled
 from optiprune.refit import refit_rows
 
-__all__ = ["CANDIDATES", "FALLBACK", "choose_damping", "fixed_damping", "fold"]
+__all__ = ["CANDIDATES", "FALLBACK", "choose_damping", "fixed_damping", "fold", "sample_rows"]
 
 # in units of the Gram matrix' mean diagonal
 CANDIDATES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3)
@@ -48,6 +48,15 @@ def fold(
     return list(train.split(_SHARE, rng))
 
 
+def sample_rows(groups: int, rows: int, most: int) -> Tensor:
+    """Indices of about ``most`` rows, evenly spaced, as many of every group; all if there are
+    fewer."""
+    each = rows // groups
+    few = max(1, min(each, most // groups))
+    within = torch.linspace(0, each - 1, few, dtype=torch.float64).round().long()
+    return (torch.arange(groups)[:, None] * each + within).reshape(-1)
+
+
 def choose_damping(
     grams: Sequence[LayerGram], w: Tensor, mask: Tensor, config: Config
 ) -> tuple[LayerGram, float]:
@@ -62,11 +71,7 @@ def choose_damping(
     if len(grams) == 1:
         return grams[0], fixed_damping(config)
     fit, judge = grams
-    each = len(w) // fit.groups
-    few = max(1, min(each, _ROWS // fit.groups))
-    within = torch.linspace(0, each - 1, few, dtype=torch.float64, device=w.device).round().long()
-    starts = torch.arange(fit.groups, device=w.device) * each
-    index = (starts[:, None] + within).reshape(-1)
+    index = sample_rows(fit.groups, len(w), _ROWS).to(w.device)
     rows, kept = w[index], mask[index]
     b, energy, masked = fit.cross(rows), fit.target_energy(rows), torch.where(kept, rows, 0.0)
 

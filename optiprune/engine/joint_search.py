@@ -22,6 +22,7 @@ from optiprune.curvature.gram import LayerGram
 from optiprune.refit import RefitResult, refit_rows
 from optiprune.solvers import Solver, Stop
 
+from .damping import sample_rows
 from .pattern_search import GroupTask
 from .row_blocks import Judged
 from .row_solving import RowAnswer, Task, solve_rows
@@ -33,6 +34,9 @@ __all__ = ["LEAST_DAMPING", "JointSearch", "SubsetTask", "within_budgets"]
 Bools = npt.NDArray[np.bool_]
 # changes below this share of a row's output energy are rounding
 _ROUNDING = 1e-12
+# rows on which two first supports are compared
+_COMPARED = 64
+_ALL = slice(None)
 # of the Gram matrix' mean diagonal, in choosing groups
 LEAST_DAMPING = 1e-8
 
@@ -95,7 +99,7 @@ class JointSearch:
     Attributes
     ----------
     mask : (rows, cols) bool
-    fit : of that mask
+    fit : of that mask, made when it is asked for
     refit_s : seconds spent in refits
     """
 
@@ -113,26 +117,45 @@ class JointSearch:
         self.b = gram.cross(w)
         self.energy = gram.target_energy(w)
         self.refit_s = 0.0
-        self.mask, self.fit = first, self._refit(first)
+        self.mask = first
+        self._fit: RefitResult | None = None
+        self._near = torch.where(first, w, 0.0)
+
+    @property
+    def fit(self) -> RefitResult:
+        if self._fit is None:
+            self._fit = self._refit(self.mask)
+        return self._fit
 
     def _refit(self, mask: Tensor) -> RefitResult:
         start = time.perf_counter()
-        values = torch.where(mask, self.w, 0.0)
-        fit = refit_rows(self.gram.H, self.b, self.energy, mask, values, self.damping)
+        fit = self._refit_rows(mask, torch.arange(len(mask), device=mask.device))
         self.refit_s += time.perf_counter() - start
         return fit
 
-    def _judged(self, fit: RefitResult) -> Tensor:
+    def _refit_rows(self, mask: Tensor, index: Tensor) -> RefitResult:
+        """The refit of some rows: as many of every group, in order."""
+        kept = mask[index]
+        values = torch.where(kept, self.w[index], 0.0)
+        b, energy, near = self.b[index], self.energy[index], self._near[index]
+        return refit_rows(self.gram.H, b, energy, kept, values, self.damping, near)
+
+    def _judged(self, fit: RefitResult, index: Tensor | slice = _ALL) -> Tensor:
         """Errors of the rows on the data that judge, (rows,)."""
-        return fit.error_after if self.held is None else self.held.error(fit.values, self.w)
+        return fit.error_after if self.held is None else self.held.error(fit.values, self.w[index])
 
     def start(self, project: Callable[[Tensor], Tensor]) -> bool:
-        """Take the support of `admm_support` if it is better; whether it was."""
-        support = admm_support(*self._damped(0.0), self.w, project)
-        fit = self._refit(support)
-        if not float(self._judged(fit).sum()) < float(self._judged(self.fit).sum()):
+        """Take the support of `admm_support` if it is better in a sample of the rows; whether it
+        was."""
+        support, near = admm_support(*self._damped(0.0), self.w, project)
+        index = sample_rows(self.gram.groups, len(self.w), _COMPARED).to(self.w.device)
+        new, old = (
+            float(self._judged(self._refit_rows(mask, index), index).sum())
+            for mask in (support, self.mask)
+        )
+        if not new < old:
             return False
-        self.mask, self.fit = support, fit
+        self.mask, self._near, self._fit = support, near, None
         return True
 
     def _damped(self, least: float) -> tuple[Tensor, Tensor]:
@@ -193,7 +216,7 @@ class JointSearch:
             return torch.where(rows[:, None] if new.ndim == 2 else rows, new, was)
 
         self.mask = pick(mask, self.mask)
-        self.fit = RefitResult(
+        self._fit = RefitResult(
             pick(fit.values, old.values),
             pick(fit.error_before, old.error_before),
             pick(fit.error_after, old.error_after),
@@ -214,7 +237,8 @@ def within_budgets(
     """
     if pattern is None and not by_row:
         chosen = torch.zeros_like(like)
-        chosen.view(-1)[score.flatten().topk(int(like.sum())).indices] = True
+        best = score.flatten().topk(int(like.sum()), sorted=False).indices
+        chosen.view(-1)[best] = True
         return chosen
     width = like.shape[1] if pattern is None else pattern[1]
     kept = like.reshape(-1, width).sum(1)

@@ -398,3 +398,23 @@ def test_thinned_pairs_are_of_the_same_positions():
     )["2"]
     torch.testing.assert_close(gram.H, 4 * gram.D)
     torch.testing.assert_close(gram.C, 2 * gram.D)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e4])
+def test_products_in_float32_keep_to_their_bound(spread):
+    model = nn.Sequential(nn.Linear(60, 3))
+    x = randn(6000, 60) + 2.0
+    x[::500, 7] *= spread  # a few outliers, as language models have them
+    x[:, 8] /= spread
+    gram = collect_grams(model, find_layers(model), {}, None, data_of(x), chunk=2500)["0"]
+    exact = x.double().T @ x.double() / len(x)
+    norms = exact.diagonal().sqrt()
+    off = ((gram.H[0] - exact).abs() / (norms[:, None] * norms)).max()
+    assert 0.0 < float(off) < 1e-6
+
+
+def test_squares_that_overflow_in_float32_are_no_infinity():
+    model = nn.Sequential(nn.Linear(2, 2))
+    x = torch.full((600, 2), 1e30)
+    gram = collect_grams(model, find_layers(model), {}, None, data_of(x), chunk=600)["0"]
+    assert float(gram.H[0, 0, 1]) == pytest.approx(1e60)
