@@ -107,5 +107,5 @@ def test_a_refit_of_large_supports_is_that_of_factorisations(monkeypatch, dampin
     def pulled(fit):
         return fit.error_after + unit * (fit.values - torch.where(mask, w, 0.0)).square().sum(1)
 
-    torch.testing.assert_close(pulled(fast), pulled(exact), rtol=2e-4, atol=1e-9)
+    torch.testing.assert_close(pulled(fast), pulled(exact), rtol=1e-3, atol=1e-9)
     assert not bool(fast.failed.any())
