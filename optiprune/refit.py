@@ -80,8 +80,8 @@ def refit_rows(
         Raised tenfold, row by row, while the factorisation fails or the error would rise.
     near : (rows, cols), guesses of the outcome, which only save time; by default ``values``
 
-    Large supports are solved by conjugate gradients, mostly to 1e-6 and
-    at worst to 1e-3 of what is left of the error and the pull; with damping 0 by factorisations alone.
+    Large supports are solved by conjugate gradients, mostly to 1e-6 and at worst to 1e-3 of what is
+    left of the error and the pull; with damping 0 by factorisations alone.
 
     Raises
     ------

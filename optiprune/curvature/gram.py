@@ -290,7 +290,7 @@ def sum_grams(
     counts: dict[str, int] = {}
 
     def most(layer: PrunableLayer) -> int | None:
-        return None if per_input is None else math.ceil(per_input * layer.cols * share)
+        return _most(layer, per_input, share)
 
     def total(layer: PrunableLayer, x: Tensor) -> _Sums:
         if layer.name not in sums:
@@ -345,32 +345,41 @@ def sum_grams(
     return {layer.name: grams[layer.name] for layer in layers}
 
 
+def _most(layer: PrunableLayer, per_input: int | None, share: float) -> int | None:
+    """Positions to take of a chunk that holds ``share`` of the samples."""
+    return None if per_input is None else math.ceil(per_input * layer.cols * share)
+
+
 def input_norms(
     model: nn.Module,
     layers: Sequence[PrunableLayer],
     data: CalibrationSet,
     weights: Mapping[str, Tensor] | None = None,
     chunk: int = 256,
+    per_input: int | None = None,
 ) -> dict[str, Tensor]:
     """Root mean square of every input of every layer: the diagonal of H alone, cheaply.
 
     Returns
     -------
-    layer name -> (groups, cols) float64
+    layer name -> (groups, cols) float64; from as many positions as the Gram matrices of
+    `collect_grams` with the same ``per_input``
 
     Raises `CalibrationError` as `collect_grams`.
     """
     squares: dict[str, Tensor] = {}
     n: dict[str, int] = {}
+    share = 1.0
 
     def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
-        for piece in positions(layer, module, x):
+        for piece in positions(layer, module, x, _most(layer, per_input, share)):
             part = piece.to(torch.float64).square().sum(1)
             squares[layer.name] = squares.get(layer.name, torch.zeros_like(part)) + part
             n[layer.name] = n.get(layer.name, 0) + piece.shape[1]
 
     with torch.no_grad(), untouched(model):
         for batch in data.batches(chunk):
+            share = batch.n / data.n
             run_with_taps(model, layers, weights or {}, batch.inputs, visit)
     for name, total in squares.items():
         require_finite_moments(name, total)

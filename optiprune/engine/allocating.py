@@ -244,7 +244,14 @@ class Allocation:
         return {row.name: row.kept for row in rows}, report
 
     def _outliers(self) -> list[float]:
-        norms = input_norms(self.model, self.layers, self.train, chunk=self.config.curvature.chunk)
+        curvature = self.config.curvature
+        norms = input_norms(
+            self.model,
+            self.layers,
+            self.train,
+            chunk=curvature.chunk,
+            per_input=curvature.positions,
+        )
         dense, threshold = self.state.dense_weights(), self.config.allocation.owl_threshold
         return [
             outlier_share(

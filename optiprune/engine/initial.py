@@ -36,7 +36,7 @@ def first_scores(
 
     ``objective`` is needed for the method 'gradient' alone.
     """
-    method, chunk = config.initial.method, config.curvature.chunk
+    method, curvature = config.initial.method, config.curvature
     if method == "auto":
         # measured with refit too: 85.9 and 70.2 % accuracy at sparsities of 90 and 95 %, where
         # magnitude gives 85.6 and 60.5 %
@@ -44,7 +44,9 @@ def first_scores(
     if method == "random":
         return np.random.default_rng(seed).random(state.n)
     if method == "wanda":
-        norms = input_norms(model, state.layers, train, chunk=chunk)
+        norms = input_norms(
+            model, state.layers, train, chunk=curvature.chunk, per_input=curvature.positions
+        )
         dense = state.dense_weights()
         parts = [
             wanda_scores(layer, dense[layer.parameter], norms[layer.name]).reshape(-1).cpu()
