@@ -337,6 +337,12 @@ class JointOptions(Section):
     rounds: int = Field(
         2, ge=0, description="Batches of a row, one after the other, until one changes nothing."
     )
+    rows: int = Field(
+        20_000,
+        ge=1,
+        description="Rows that get batches, in all layers together; where there are more, the same "
+        "share of each layer's, those with the largest errors.",
+    )
     sweeps: int = Field(
         4,
         ge=0,

@@ -6,9 +6,10 @@ lower), then batches of every row by the solver, each row kept only if its error
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -51,12 +52,14 @@ class SubsetTask:
     b : (rows, cols) float64, targets with what damping adds to them
     size : weights in a batch
     rounds : batches of a row, one after the other, until one changes nothing
+    chosen : (rows,) bool, the rows that are searched
     """
 
     H: npt.NDArray[np.float64]
     b: npt.NDArray[np.float64]
     size: int
     rounds: int
+    chosen: Bools
     solver: Solver
     stop: Stop | None
 
@@ -64,6 +67,8 @@ class SubsetTask:
         self, row: int, mask: Bools, visited: Bools, seed: np.random.SeedSequence
     ) -> RowAnswer | None:
         """The solver's answers for one row; None where there is nothing to exchange."""
+        if not self.chosen[row]:
+            return None
         start = time.perf_counter()
         H = self.H[row * self.H.shape[0] // self.b.shape[0]]
         now, total, seen = mask.copy(), 0.0, np.zeros_like(mask)
@@ -133,6 +138,19 @@ class JointSearch:
         self.refit_s += time.perf_counter() - start
         return fit
 
+    def _refit_changed(self, mask: Tensor, differs: Bools) -> RefitResult:
+        """The refit of a mask that differs from the present one in some rows."""
+        if self.gram.groups > 1 or 2 * int(differs.sum()) > len(mask):
+            return self._refit(mask)
+        start = time.perf_counter()
+        index = torch.nonzero(torch.from_numpy(differs))[:, 0].to(mask.device)
+        found, out = self._refit_rows(mask, index), {}
+        for part in fields(RefitResult):
+            out[part.name] = getattr(self.fit, part.name).clone()
+            out[part.name][index] = getattr(found, part.name)
+        self.refit_s += time.perf_counter() - start
+        return RefitResult(**out)
+
     def _refit_rows(self, mask: Tensor, index: Tensor) -> RefitResult:
         """The refit of some rows: as many of every group, in order."""
         kept = mask[index]
@@ -176,15 +194,22 @@ class JointSearch:
         stop: Stop | None,
         seeds: Callable[[int], np.random.SeedSequence],
         pattern: tuple[int, int] | None = None,
+        share: float = 1.0,
     ) -> Judged:
-        """One round: batches of every row by the solver, or sweeps over the pattern's groups."""
+        """One round: batches of rows by the solver, or sweeps over the pattern's groups.
+
+        ``share`` of the rows get batches, those with the largest errors.
+        """
         # groups are chosen by inverses: a Gram matrix of few samples has none
         damped = self._damped(0.0 if pattern is None else LEAST_DAMPING)
         H, b = (x.cpu().numpy() for x in damped)
         options = self.config.joint
         task: Task
         if pattern is None:
-            task = SubsetTask(H, b, options.size, options.rounds, solver, stop)
+            chosen = np.zeros(len(self.w), dtype=bool)
+            order = torch.argsort(self.fit.error_after, descending=True, stable=True).cpu().numpy()
+            chosen[order[: math.ceil(share * len(order))]] = True
+            task = SubsetTask(H, b, options.size, options.rounds, chosen, solver, stop)
         else:
             task = GroupTask(H, b, pattern[1], options.sweeps)
         before = self.mask.cpu().numpy()
@@ -198,7 +223,7 @@ class JointSearch:
                 proposed[a.row] = a.mask
         differs = (proposed != before).any(1)
         mask = torch.from_numpy(proposed).to(self.mask.device)
-        fit = self._refit(mask)
+        fit = self._refit_changed(mask, differs)
         train = (fit.error_after - self.fit.error_after).cpu().numpy()
         good = differs & (train < -_ROUNDING * self.energy.cpu().numpy())
         holdout = None

@@ -142,6 +142,7 @@ class _Run:
             curvature.inputs,
             curvature.positions,
         )
+        self.share = min(1.0, config.joint.rows / max(1, sum(layer.rows for layer in layers)))
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
 
     def all_layers(self) -> ReconstructionResult:
@@ -259,7 +260,7 @@ class _Run:
             began = time.perf_counter()
             with self._failing(f"layer '{layer.name}'"):
                 seeds = self._seeds(number, 0, 0)
-                judged = search.improve(self.solver, self.stop, seeds, pattern)
+                judged = search.improve(self.solver, self.stop, seeds, pattern, self.share)
             self._record(judged, layer, 0, 0, time.perf_counter() - began)
         self.result.masks[layer.parameter] = search.mask.reshape(layer.shape)
         return search

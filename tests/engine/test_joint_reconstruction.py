@@ -164,3 +164,16 @@ def test_what_group_sweeps_promise_is_measured():
     _, start = pruned({**options, "joint": {"sweeps": 0}}, pattern="2:4")
     promised = sum(r.predicted for r in result.history if r.layers == ("0",))
     assert errors(result)[0] - errors(start)[0] == pytest.approx(promised, rel=1e-5)
+
+
+def test_batches_go_to_the_rows_with_the_largest_errors():
+    everywhere, some = (pruned({"joint": {"rows": n}})[1] for n in (10**6, 8))
+    none = pruned({"joint": {"rounds": 0}})[1]
+    for all_rows, few_rows, no_rows in zip(*map(errors, (everywhere, some, none)), strict=True):
+        assert all_rows <= few_rows * 1.05
+        assert few_rows <= no_rows * 1.05
+    assert sum(errors(some)) < sum(errors(none))
+    blocks = [s for s in some.history if s.size]
+    # an eighth or so of 41 rows: ceil(24 s) + ceil(12 s) + ceil(5 s) with s = 8 / 41
+    solved = sum(s.size for s in blocks)
+    assert 0 < solved < 0.5 * sum(s.size for s in everywhere.history)
