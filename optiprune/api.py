@@ -70,6 +70,7 @@ def optimize_masks(
     holdout: Iterable[Any] | None = None,
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
+    preset: str | None = None,
     config: Config | Mapping[str, Any] | None = None,
     seed: int | None = None,
     callback: Callable[[StepRecord], None] | None = None,
@@ -86,13 +87,16 @@ def optimize_masks(
     data : iterable of input batches (tensor, tuple, or dict passed by keyword) or of pairs
         (inputs, targets); the first dimension counts samples. All of it is held in memory.
     sparsity : in [0, 1), share of the weights that take part to prune
-    objective : "reconstruction" (each layer's output, no labels) or "global" (the model's loss)
+    objective : "reconstruction" (each layer's output, no labels), "global" (the model's loss) or
+        "auto"
     refit : re-fit the kept weights by least squares
     pattern : "unstructured", "row-balanced", "N:M" or "block:RxC"
     solver : name, table ``{"name": ..., option: value}``, or an instance
     loss : name, or callable(outputs, targets) -> scalar mean over the samples of a batch
     holdout : data like ``data`` that judges the steps; by default a share of ``data`` is held out
     include, exclude : fnmatch patterns of layer names
+    preset : "fast", "balanced" (the default) or "best": options that hold where neither arguments
+        nor ``config`` say otherwise
     config : `Config`, or a nested mapping of the same form
     seed : the one seed >= 0
     callback : called with the `StepRecord` of every batch
@@ -121,7 +125,7 @@ def optimize_masks(
         Ctrl-C (it is a KeyboardInterrupt); ``partial`` as above, None before the first step.
     """
     settings = _settings(
-        config, sparsity, objective, refit, pattern, solver, loss, include, exclude, seed
+        config, sparsity, objective, refit, pattern, solver, loss, include, exclude, preset, seed
     )
     chosen, stop = _make_solver(solver, settings)
     device = _device_of(model)
@@ -174,10 +178,15 @@ def _settings(
     loss: str | LossFunction | None,
     include: Sequence[str] | None,
     exclude: Sequence[str] | None,
+    preset: str | None,
     seed: int | None,
 ) -> Config:
     """The config with the arguments written over it."""
-    base = config if isinstance(config, Config) else Config.from_table(config or {})
+    chosen = {} if preset is None else {"preset": preset}
+    if isinstance(config, Config):
+        base = config.replace(**chosen)
+    else:
+        base = Config.from_table({**(config or {}), **chosen})
     given = {
         "sparsity": sparsity,
         "objective": objective,

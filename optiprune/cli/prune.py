@@ -32,6 +32,13 @@ def prune_command(
     sparsity: Annotated[
         float | None, typer.Option(help="In place of prune.sparsity.", show_default=False)
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="fast, balanced or best, in place of preset; the file's own options win.",
+            show_default=False,
+        ),
+    ] = None,
     solver: Annotated[
         str | None,
         typer.Option(
@@ -47,6 +54,8 @@ def prune_command(
         changes: dict[str, Any] = {}
         if sparsity is not None:
             changes["prune.sparsity"] = sparsity
+        if preset is not None:
+            changes["preset"] = preset
         if solver is not None:
             changes["solver"] = {"name": solver}
         if seed is not None:

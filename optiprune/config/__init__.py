@@ -20,10 +20,14 @@ from .options import (
     load_config,
     parse_pattern,
 )
+from .presets import PRESETS, Preset
 from .reading import ConfigError, read_toml, validate
+from .resolve import GLOBAL_WEIGHTS, resolved
 from .tune import TuneOptions
 
 __all__ = [
+    "GLOBAL_WEIGHTS",
+    "PRESETS",
     "AcceptOptions",
     "AllocationOptions",
     "BatchOptions",
@@ -33,6 +37,7 @@ __all__ = [
     "InitialOptions",
     "JointOptions",
     "LayerOptions",
+    "Preset",
     "PruneOptions",
     "RefitOptions",
     "ScheduleOptions",
@@ -42,5 +47,6 @@ __all__ = [
     "load_config",
     "parse_pattern",
     "read_toml",
+    "resolved",
     "validate",
 ]

@@ -18,20 +18,21 @@ class AllocationOptions(Section):
         "auto",
         description="'uniform': the same density in every layer; 'owl': denser where a layer has "
         "more outlying weights (Yin et al. 2023); 'knapsack': the densities with the least sum of "
-        "measured damages, solved exactly. 'auto': uniform. With scope 'global' the result is the "
-        "first mask's, and the search moves weights between layers.",
+        "measured damages, solved exactly. 'auto': knapsack in reconstruction without a pattern or "
+        "a scope of one's own, else uniform. With scope 'global' the result is the first mask's, "
+        "and the search moves weights between layers.",
     )
     budget: Literal["parameters", "flops", "bytes"] = Field(
         "parameters",
         description="What prune.sparsity saves a share of: kept weights; multiply-adds of one "
         "sample; or bytes, where a layer takes its kept values and one bit a weight for the mask.",
     )
-    curve: Literal["layer-error", "loss"] = Field(
-        "loss",
+    curve: Literal["auto", "layer-error", "loss"] = Field(
+        "auto",
         description="Damage that 'knapsack' measures, with one layer pruned at a time: rise of the "
         "model's loss on held-out samples (prune.loss; 'auto' in reconstruction: 'kl', no labels), "
         "or squared error of the layer's output over its mean square. The second runs the model "
-        "once, the first once for each layer and level.",
+        "once, the first once for each layer and level. 'auto': loss for up to 8 layers.",
     )
     levels: int = Field(
         9, ge=2, description="Densities at which each layer is measured, in equal ratios."

@@ -33,7 +33,8 @@ def ignored_options(config: Config) -> list[str]:
         value: Any = config
         for part in key.split("."):
             value = getattr(value, part)
-        if objective not in (None, config.prune.objective) and value != info.default:
+        chosen = config.prune.objective
+        if objective not in (None, chosen) and chosen != "auto" and value != info.default:
             ignored.append(key)
     return ignored
 

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from optiprune.patterns import Block, PatternError, parse
 
 from .allocation import AllocationOptions
+from .presets import Preset, with_preset
 from .reading import ConfigError, read_toml, validate
 from .section import Section
 from .tune import TuneOptions
@@ -42,10 +43,11 @@ class PruneOptions(Section):
     sparsity: Sparsity = Field(
         0.5, description="Share of the weights that take part to prune; density = 1 - sparsity."
     )
-    objective: Literal["reconstruction", "global"] = Field(
-        "reconstruction",
+    objective: Literal["auto", "reconstruction", "global"] = Field(
+        "auto",
         description="'reconstruction': each layer's output on the calibration data (no labels); "
-        "'global': the model's loss, by gradient and Fisher matrix.",
+        "'global': the model's loss, by gradient and Fisher matrix. 'auto': reconstruction with "
+        "refit; for masks alone global, up to 5 million weights.",
     )
     refit: bool = Field(
         True,
@@ -68,7 +70,8 @@ class PruneOptions(Section):
         "auto",
         description="Loss of the global objective. 'auto': cross-entropy for integer targets, mse "
         "for float targets, the output's own .loss without targets. 'kl': divergence from the "
-        "dense model's outputs (no labels). From Python any callable(outputs, targets) will do.",
+        "dense model's outputs (no labels), also taken where objective = 'auto' is global and data "
+        "have no targets. From Python any callable(outputs, targets) will do.",
     )
 
     @model_validator(mode="before")
@@ -354,6 +357,11 @@ class JointOptions(Section):
 class Config(Section):
     """The whole configuration of `optimize_masks`."""
 
+    preset: Preset = Field(
+        "balanced",
+        description="Options that hold where nothing else is said: 'fast', 'balanced' (the "
+        "defaults shown here) or 'best'.",
+    )
     seed: int = Field(
         0, ge=0, description="The one seed; every task draws from its own child of it."
     )
@@ -387,6 +395,11 @@ class Config(Section):
         "'time_limit' (seconds a problem) may be added.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _under_preset(cls, table: Any) -> Any:
+        return with_preset(table) if isinstance(table, Mapping) else table
+
     @field_validator("solver")
     @classmethod
     def _check_solver(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -404,6 +417,11 @@ class Config(Section):
 
     def replace(self, **sections: Mapping[str, Any] | Any) -> Config:
         """A copy with some keys of some sections changed: ``replace(prune={"sparsity": 0.9})``."""
+        if sections.get("preset", self.preset) != self.preset:
+            raise ConfigError(
+                f"preset = '{sections['preset']}' cannot replace '{self.preset}' in a config, that "
+                "holds every option already; make a new one with Config.from_table"
+            )
         table = self.model_dump()
         for section, change in sections.items():
             if section != "solver" and isinstance(change, Mapping) and section in table:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from optiprune.config import Config, ConfigError, ignored_options
+from optiprune.config import Config, ConfigError, ignored_options, resolved
 from optiprune.curvature import (
     CalibrationError,
     CalibrationSet,
@@ -23,6 +23,7 @@ from optiprune.curvature import (
     require_matches,
 )
 from optiprune.curvature.capture import forward_order
+from optiprune.curvature.layers import sparsity_by_pattern
 from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_loss
 from optiprune.problems import MIQP, CardinalityQP
 from optiprune.solvers import Solver, Stop, UnsupportedProblemError
@@ -108,6 +109,7 @@ class PruningRun:
             options.sparsity,
             [name for layer in self.layers for name in layer.module_names],
         )
+        self._resolve()
         self.state = WeightState(self.model, self.layers)
         if allocates(self.config):
             require_allocatable(self.config)  # budgets follow once it is known what layers need
@@ -150,6 +152,17 @@ class PruningRun:
             self._tuner.loss()  # raises where the data have no targets for it
         elif self.config.tune.epochs:
             self.notes.append("no effect with refit = false, which moves no weight: tune.epochs")
+
+    def _resolve(self) -> None:
+        """Settle what 'auto' leaves to the model and the data."""
+        own = self.config.layers.sparsity
+        sharing = sum(sparsity_by_pattern(layer, own) is None for layer in self.layers)
+        chosen = self.config.prune.objective == "auto"
+        weights = sum(layer.numel for layer in self.layers)
+        self.config = resolved(self.config, weights, sharing)
+        unlabelled = self.loss == "auto" and not self.train.has_targets
+        if chosen and unlabelled and self.config.prune.objective == "global":
+            self.loss = "kl"
 
     def _make_tuner(self) -> Tuner:
         options, task = self.config.tune, None

@@ -69,24 +69,30 @@ def kept(result: MaskResult) -> dict[str, int]:
     return {row.name: row.kept for row in result.report.layers}
 
 
-def test_uniform_and_auto_are_the_run_without_an_allocation() -> None:
-    plain = optimize_masks(
+def equal_results(a: MaskResult, b: MaskResult) -> bool:
+    one, other = a.masks.fitted, b.masks.fitted
+    assert one is not None
+    assert other is not None
+    return a.masks == b.masks and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_auto_is_the_knapsack_and_a_scope_of_ones_own_is_kept_to() -> None:
+    assert equal_results(prune({}), prune({"method": "knapsack", "curve": "loss"}))
+    uniform = prune({"method": "uniform"})
+    assert kept(uniform) == {n: round(0.2 * s) for n, s in SIZES.items()}
+    by_layer = optimize_masks(
         network(),
         [(DATA, LABELS)],
         sparsity=0.8,
-        objective="reconstruction",
         refit=True,
         progress=False,
-        config={"threads": 1, "batches": {"steps": 2, "size": 64}},
+        config={
+            "threads": 1,
+            "batches": {"steps": 2, "size": 64},
+            "prune": {"scope": "layer"},
+        },
     )
-    for method in ("auto", "uniform"):
-        result = prune({"method": method})
-        assert result.masks == plain.masks
-        assert kept(result) == {n: round(0.2 * s) for n, s in SIZES.items()}
-        fitted, before = result.masks.fitted, plain.masks.fitted
-        assert fitted is not None
-        assert before is not None
-        assert all(torch.equal(fitted[k], before[k]) for k in before)
+    assert equal_results(by_layer, uniform)
 
 
 @pytest.mark.parametrize("curve", ["loss", "layer-error"])

@@ -28,7 +28,9 @@ def trained():
 def run(trained, pattern, config=None, refit=True):
     state, model, x, _ = trained
     model.load_state_dict(state)
-    return optimize_masks(model, [x], pattern=pattern, refit=refit, config=config)
+    return optimize_masks(
+        model, [x], pattern=pattern, refit=refit, objective="reconstruction", config=config
+    )
 
 
 @pytest.mark.parametrize("refit", [True, False])

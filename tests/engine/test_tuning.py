@@ -193,7 +193,8 @@ class TestInARun:
             model, x = network(), [inputs(300)]
             dense = copy.deepcopy(model)
             tune = {"epochs": epochs, "learning_rate": 2e-2}
-            result = optimize_masks(model, x, sparsity=0.7, config={"tune": tune})
+            config = {"tune": tune, "prune": {"scope": "layer"}}
+            result = optimize_masks(model, x, sparsity=0.7, config=config)
             fresh = inputs(400, seed=9)
             weights = {k: v.detach() for k, v in model.named_parameters()}
             return divergence_of(dense, weights, fresh), result

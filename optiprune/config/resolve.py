@@ -1,0 +1,49 @@
+"""What 'auto' stands for, once the model is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .options import Config
+
+__all__ = ["GLOBAL_WEIGHTS", "resolved"]
+
+# Up to so many weights the global objective gives better masks alone than layer by layer; beyond,
+# its batches of a few thousand weights hardly touch the model. Measured: docs/presets.md.
+GLOBAL_WEIGHTS = 5_000_000
+# layers whose curves are measured by running the model for each of their levels
+_LOSS_CURVES = 8
+
+
+def resolved(config: Config, weights: int, layers: int) -> Config:
+    """The config with every choice made that depends on the model.
+
+    Parameters
+    ----------
+    weights : that take part
+    layers : that share the common budget
+    """
+    prune, allocation = config.prune, config.allocation
+    objective = prune.objective
+    if objective == "auto":
+        alone = not prune.refit and not prune.pattern.startswith("block")
+        small = weights <= GLOBAL_WEIGHTS
+        objective = "global" if alone and small else "reconstruction"
+    method = allocation.method
+    if method == "auto":
+        free = (
+            objective == "reconstruction"
+            and prune.pattern == "unstructured"
+            and prune.scope == "auto"
+            and config.initial.method != "nonzero"
+            and layers > 1
+        )
+        method = "knapsack" if free else "uniform"
+    curve = allocation.curve
+    if curve == "auto":
+        curve = "loss" if layers <= _LOSS_CURVES else "layer-error"
+    changes: dict[str, dict[str, Any]] = {
+        "prune": {"objective": objective},
+        "allocation": {"method": method, "curve": curve},
+    }
+    return config.replace(**changes)
