@@ -20,9 +20,9 @@ __all__ = ["Budgets", "block_of", "make_budgets", "pattern_of", "scope_of"]
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """``groups`` (P,) int64: budget of each weight; ``sizes`` and ``kept`` (n_groups,) int64."""
+    """``groups`` (P,) int32: budget of each weight; ``sizes`` and ``kept`` (n_groups,) int64."""
 
-    groups: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int32]
     sizes: npt.NDArray[np.int64]
     kept: npt.NDArray[np.int64]
 
@@ -74,7 +74,7 @@ def make_budgets(
     """
     prune = config.prune
     scope = scope_of(config)
-    groups = np.empty(state.n, dtype=np.int64)
+    groups = np.empty(state.n, dtype=np.int32)
     sizes: list[int] = []
     kept: list[int] = []
     shared = -1  # the group that layers without a budget of their own share
@@ -140,7 +140,7 @@ def _add_tiles(
     density: float,
     scope: str,
     span: slice,
-    groups: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int32],
     sizes: list[int],
     kept: list[int],
 ) -> int:

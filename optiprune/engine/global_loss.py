@@ -236,7 +236,7 @@ class GlobalSearch:
             heat[where],
             options,
             rng,
-            groups=self.budgets.groups[where],
+            groups=self.budgets.groups[where].astype(np.int64),
             partners=partners if options.partners else None,
         )
         return np.asarray(where[picked])

@@ -48,11 +48,11 @@ def first_scores(
             model, state.layers, train, chunk=curvature.chunk, per_input=curvature.positions
         )
         dense = state.dense_weights()
-        parts = [
-            wanda_scores(layer, dense[layer.parameter], norms[layer.name]).reshape(-1).cpu()
-            for layer in state.layers
-        ]
-        return np.asarray(torch.cat(parts).numpy())
+        score = np.empty(state.n, dtype=state.dense.dtype)
+        for i, layer in enumerate(state.layers):
+            part = wanda_scores(layer, dense[layer.parameter], norms[layer.name])
+            score[state.span(i)] = part.reshape(-1).cpu().numpy()
+        return score
     if method == "gradient":
         assert objective is not None
         gradients = objective.gradients(state.dense_weights(), train)
@@ -63,7 +63,7 @@ def first_scores(
 
 def best_per_group(
     score: npt.NDArray[np.floating],
-    groups: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.integer],
     kept: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
     """Keep the ``kept[g]`` highest scores of each group g; ties go to the lower position.
@@ -87,7 +87,7 @@ def best_per_group(
     return mask
 
 
-def _whole_groups(groups: npt.NDArray[np.int64]) -> Iterator[slice]:
+def _whole_groups(groups: npt.NDArray[np.integer]) -> Iterator[slice]:
     """Spans of positions that hold groups whole, of `_SPAN` positions or one group each."""
     n = groups.shape[0]
     ascending = all(

@@ -246,6 +246,7 @@ class PruningRun:
                 self._run_global(score, start, search)
                 values = self.state.fitted_weights() or None
             else:
+                del score  # as large as the model
                 values = self._run_reconstruction(start, search)
             return self._result(self._tuned(values, tuning))
         except StepFailedError as e:

@@ -114,7 +114,7 @@ class Tuner:
             layer.parameter: weights[layer.parameter].detach().clone().requires_grad_(True)
             for layer in self.layers
         }
-        kept = {k: masks[k].to(v) for k, v in now.items()}
+        kept = {k: masks[k].to(v.device) for k, v in now.items()}
         before = self._held_out(now, loss, name)
         best = {k: v.detach().clone() for k, v in now.items()}
         lowest, chosen = math.inf if before is None else before, 0
