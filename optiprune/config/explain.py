@@ -67,14 +67,23 @@ def _toml_value(value: Any) -> str:
     return str(value)
 
 
+def _bounds(metadata: str) -> str:
+    """Bounds as pydantic prints them, such as "Ge(ge=0), Lt(lt=1.0)"."""
+    found = dict(re.findall(r"(ge|gt|le|lt)=([-\d.e]+)", metadata))
+    if set(found) == {"ge", "lt"}:
+        return f"in [{float(found['ge']):g}, {float(found['lt']):g})"
+    symbols = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    return ", ".join(f"{symbols[k]} {v}" for k, v in found.items())
+
+
 def _type_name(info: FieldInfo) -> str:
     text = (
         str(info.annotation) if not isinstance(info.annotation, type) else info.annotation.__name__
     )
     text = text.replace("typing.", "")
     text = re.sub(
-        r"Annotated\[float, FieldInfo\(.*?metadata=\[(.*?)\]\)\]",
-        lambda m: "float in [0, 1)" if "Lt(lt=1" in m[1] else "float >= 0",
+        r"Annotated\[(\w+), FieldInfo\(.*?metadata=\[(.*?)\]\)\]",
+        lambda m: f"{m[1]} {_bounds(m[2])}",
         text,
     )
     text = re.sub(r"Union\[(.*), (.*?)\]$", r"\1 | \2", text)

@@ -287,7 +287,7 @@ class AcceptOptions(Section):
     """Whether a step stays."""
 
     holdout: float = Field(
-        0.25,
+        0.1,
         ge=0,
         lt=1,
         description="Share of the calibration samples kept apart to judge steps; 0 accepts "

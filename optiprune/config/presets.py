@@ -24,7 +24,7 @@ PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
     "best": {
         "batches": {"steps": 200, "sweeps": 3},
         "joint": {"rounds": 4, "sweeps": 8},
-        "tune": {"epochs": 40},
+        "tune": {"work": 2e13},
     },
 }
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from optiprune.allocation import multiply_adds_per_weight
 from optiprune.config import Config, ConfigError, ignored_options, resolved
 from optiprune.curvature import (
     CalibrationError,
@@ -44,6 +45,7 @@ from .result import LayerReport, RunReport
 from .state import WeightState
 from .trial import require_gradients, try_model
 from .tuning import Tuner, TuningReport
+from .tuning_plan import planned
 
 __all__ = ["EngineResult", "PruningRun"]
 
@@ -150,7 +152,7 @@ class PruningRun:
         if self.config.tune.epochs and self.config.prune.refit:
             self._tuner = self._make_tuner()
             self._tuner.loss()  # raises where the data have no targets for it
-        elif self.config.tune.epochs:
+        elif self.config.tune.epochs not in (0, "auto"):
             self.notes.append("no effect with refit = false, which moves no weight: tune.epochs")
 
     def _resolve(self) -> None:
@@ -165,14 +167,17 @@ class PruningRun:
             self.loss = "kl"
 
     def _make_tuner(self) -> Tuner:
-        options, task = self.config.tune, None
+        task, dense = None, self.state.dense_weights()
+        each = multiply_adds_per_weight(self.model, self.layers, dense, self.train)
+        once = self.train.n * sum(each[layer.name] * layer.numel for layer in self.layers)
+        options = planned(self.config.tune, len(self.layers), self.train.n, once)
         if options.loss == "task":
             first = next(iter(self.train.batches(1)))
             task = resolve_loss(self.loss, first.targets)
         return Tuner(
             self.model,
             self.layers,
-            self.state.dense_weights(),
+            dense,
             self.train,
             self.holdout,
             options,

@@ -61,6 +61,7 @@ class Tuner:
     Attributes
     ----------
     dense : parameter name -> dense weights, the teacher's
+    options : with numbers in place of 'auto', see `planned`
     task : the loss of `loss = 'task'`
     chunk : samples sent through the model at once; a step of more is cut
     """
@@ -121,7 +122,7 @@ class Tuner:
         losses: list[float] = []
         with untouched(self.model):
             steps = _Steps(self, now, kept, loss, name, seed)
-            for epoch in range(1, self.options.epochs + 1):
+            for epoch in range(1, int(self.options.epochs) + 1):
                 mean = steps.epoch()
                 value = self._held_out(now, loss, name) if math.isfinite(mean) else math.inf
                 losses.append(mean if value is None else value)
@@ -164,14 +165,15 @@ class _Steps:
         self.tuner, self.now, self.kept, self.loss, self.name = tuner, now, kept, loss, name
         self.rng = np.random.default_rng(seed)
         options = tuner.options
+        rate, self.batch = float(options.learning_rate), int(options.batch)
         groups = []
         for key, leaf in now.items():
             count = max(1.0, float(kept[key].sum()))
             scale = math.sqrt(float(leaf.detach().double().square().sum()) / count)
-            groups.append({"params": [leaf], "lr": options.learning_rate * scale})
-        self.adam = torch.optim.Adam(groups, lr=options.learning_rate)
-        each = sum(1 for _ in tuner.train.batches(options.batch))
-        total = max(1, options.epochs * each)
+            groups.append({"params": [leaf], "lr": rate * scale})
+        self.adam = torch.optim.Adam(groups, lr=rate)
+        each = sum(1 for _ in tuner.train.batches(self.batch))
+        total = max(1, int(options.epochs) * each)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.adam, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
         )
@@ -197,7 +199,7 @@ class _Steps:
     def epoch(self) -> float:
         """One pass; the mean loss over it."""
         total, terms = 0.0, 0
-        for batch, index in self.tuner.train.minibatches(self.tuner.options.batch, self.rng):
+        for batch, index in self.tuner.train.minibatches(self.batch, self.rng):
             value, count = self._step(batch, index)
             if not math.isfinite(value):
                 return value

@@ -34,7 +34,16 @@ def inputs(n, seed=1):
 def tuner_of(model, train, holdout=None, task=None, chunk=256, **options):
     layers = find_layers(model)
     dense = {layer.parameter: model.get_parameter(layer.parameter).detach() for layer in layers}
-    return Tuner(model, layers, dense, train, holdout, TuneOptions(**options), task, chunk)
+    return Tuner(
+        model,
+        layers,
+        dense,
+        train,
+        holdout,
+        TuneOptions(**{"learning_rate": 3e-3, "mix": 0.0, "batch": 32, **options}),
+        task,
+        chunk,
+    )
 
 
 def halved(dense):
@@ -192,8 +201,8 @@ class TestInARun:
         def error(epochs):
             model, x = network(), [inputs(300)]
             dense = copy.deepcopy(model)
-            tune = {"epochs": epochs, "learning_rate": 2e-2}
-            config = {"tune": tune, "prune": {"scope": "layer"}}
+            tune = {"epochs": epochs, "learning_rate": 2e-2, "mix": 0.0}
+            config = {"tune": tune, "prune": {"scope": "layer"}, "accept": {"holdout": 0.25}}
             result = optimize_masks(model, x, sparsity=0.7, config=config)
             fresh = inputs(400, seed=9)
             weights = {k: v.detach() for k, v in model.named_parameters()}
