@@ -17,7 +17,9 @@ PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
     "fast": {
         "allocation": {"method": "uniform"},
         "batches": {"steps": 10, "sweeps": 1},
-        "joint": {"rounds": 0, "sweeps": 1},
+        "curvature": {"inputs": "dense"},
+        "joint": {"rounds": 0, "sweeps": 0},
+        "refit": {"damping": 0.03},
         "tune": {"epochs": 0},
     },
     "balanced": {},

@@ -267,6 +267,13 @@ def within_budgets(
         return chosen
     width = like.shape[1] if pattern is None else pattern[1]
     kept = like.reshape(-1, width).sum(1)
+    k = int(kept[0]) if len(kept) else 0
+    if bool((kept == k).all()):
+        groups = score.reshape(-1, width)
+        best = groups.topk(k, dim=1, sorted=False).indices
+        return (
+            torch.zeros_like(groups, dtype=torch.bool).scatter_(1, best, True).reshape(like.shape)
+        )
     order = torch.argsort(score.reshape(-1, width), dim=1, descending=True, stable=True)
     rank = torch.empty_like(order)
     rank.scatter_(1, order, torch.arange(width, device=order.device).expand_as(order))
