@@ -343,8 +343,8 @@ class JointOptions(Section):
     rows: int = Field(
         20_000,
         ge=1,
-        description="Rows that get batches, in all layers together; where there are more, the same "
-        "share of each layer's, those with the largest errors.",
+        description="Rows that get batches or sweeps, in all layers together; where there are "
+        "more, the same share of each layer's, those with the largest errors.",
     )
     sweeps: int = Field(
         4,

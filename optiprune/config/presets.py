@@ -25,7 +25,7 @@ PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
     "balanced": {},
     "best": {
         "batches": {"steps": 200, "sweeps": 3},
-        "joint": {"rounds": 4, "sweeps": 8},
+        "joint": {"rounds": 4, "rows": 1_000_000, "sweeps": 8},
         "tune": {"work": 2e13},
     },
 }

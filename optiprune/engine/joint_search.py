@@ -26,7 +26,7 @@ from optiprune.solvers import Solver, Stop
 from .damping import sample_rows
 from .pattern_search import GroupTask
 from .row_blocks import Judged
-from .row_solving import RowAnswer, Task, solve_rows
+from .row_solving import RowAnswer, SomeRows, Task, solve_rows
 from .row_subset import subset_batch
 from .solving import solve_checked
 
@@ -52,14 +52,12 @@ class SubsetTask:
     b : (rows, cols) float64, targets with what damping adds to them
     size : weights in a batch
     rounds : batches of a row, one after the other, until one changes nothing
-    chosen : (rows,) bool, the rows that are searched
     """
 
     H: npt.NDArray[np.float64]
     b: npt.NDArray[np.float64]
     size: int
     rounds: int
-    chosen: Bools
     solver: Solver
     stop: Stop | None
 
@@ -67,8 +65,6 @@ class SubsetTask:
         self, row: int, mask: Bools, visited: Bools, seed: np.random.SeedSequence
     ) -> RowAnswer | None:
         """The solver's answers for one row; None where there is nothing to exchange."""
-        if not self.chosen[row]:
-            return None
         start = time.perf_counter()
         H = self.H[row * self.H.shape[0] // self.b.shape[0]]
         now, total, seen = mask.copy(), 0.0, np.zeros_like(mask)
@@ -196,9 +192,8 @@ class JointSearch:
         pattern: tuple[int, int] | None = None,
         share: float = 1.0,
     ) -> Judged:
-        """One round: batches of rows by the solver, or sweeps over the pattern's groups.
-
-        ``share`` of the rows get batches, those with the largest errors.
+        """One round: batches of rows by the solver, or sweeps over the pattern's groups, for
+        ``share`` of the rows, those with the largest errors.
         """
         # groups are chosen by inverses: a Gram matrix of few samples has none
         damped = self._damped(0.0 if pattern is None else LEAST_DAMPING)
@@ -206,12 +201,13 @@ class JointSearch:
         options = self.config.joint
         task: Task
         if pattern is None:
-            chosen = np.zeros(len(self.w), dtype=bool)
-            order = torch.argsort(self.fit.error_after, descending=True, stable=True).cpu().numpy()
-            chosen[order[: math.ceil(share * len(order))]] = True
-            task = SubsetTask(H, b, options.size, options.rounds, chosen, solver, stop)
+            task = SubsetTask(H, b, options.size, options.rounds, solver, stop)
         else:
             task = GroupTask(H, b, pattern[1], options.sweeps)
+        chosen = np.zeros(len(self.w), dtype=bool)
+        order = torch.argsort(self.fit.error_after, descending=True, stable=True).cpu().numpy()
+        chosen[order[: math.ceil(share * len(order))]] = True
+        task = SomeRows(task, chosen)
         before = self.mask.cpu().numpy()
         none = np.zeros_like(before)
         # a row's matrices are small: threads inside BLAS cost ten times what they bring
@@ -271,9 +267,8 @@ def within_budgets(
     if bool((kept == k).all()):
         groups = score.reshape(-1, width)
         best = groups.topk(k, dim=1, sorted=False).indices
-        return (
-            torch.zeros_like(groups, dtype=torch.bool).scatter_(1, best, True).reshape(like.shape)
-        )
+        chosen = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, best, True)
+        return chosen.reshape(like.shape)
     order = torch.argsort(score.reshape(-1, width), dim=1, descending=True, stable=True)
     rank = torch.empty_like(order)
     rank.scatter_(1, order, torch.arange(width, device=order.device).expand_as(order))

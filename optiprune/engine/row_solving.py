@@ -17,7 +17,7 @@ from optiprune.solvers import Solver, Status, Stop
 from .row_search import flip_costs, row_batch, row_problem
 from .solving import solve_checked
 
-__all__ = ["RowAnswer", "RowTask", "Task", "largest_gap", "solve_rows", "worst_status"]
+__all__ = ["RowAnswer", "RowTask", "SomeRows", "Task", "largest_gap", "solve_rows", "worst_status"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +47,23 @@ class Task(Protocol):
         visited: npt.NDArray[np.bool_],
         seed: np.random.SeedSequence,
     ) -> RowAnswer | None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SomeRows:
+    """A task that is done for ``chosen`` rows, (rows,) bool, alone."""
+
+    task: Task
+    chosen: npt.NDArray[np.bool_]
+
+    def solve(
+        self,
+        row: int,
+        mask: npt.NDArray[np.bool_],
+        visited: npt.NDArray[np.bool_],
+        seed: np.random.SeedSequence,
+    ) -> RowAnswer | None:
+        return self.task.solve(row, mask, visited, seed) if self.chosen[row] else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
