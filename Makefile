@@ -59,7 +59,7 @@ format: $(DEV)
 	$(BIN)/ruff format .
 
 bench: $(DEV)
-	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/optiprune bench quality --config benchmarks/quality.toml --out out/quality
 	$(BIN)/python -m benchmarks.layer_error
 	$(BIN)/python -m benchmarks.solver_agreement
 

@@ -53,7 +53,7 @@ def measure(network: str, seed: int, density: float, allocation: dict[str, Any])
         objective="reconstruction",
         refit=True,
         seed=seed,
-        config={"allocation": allocation, "threads": 1},
+        config={"allocation": allocation, "tune": {"epochs": 0}, "threads": 1},
         progress=False,
     )
     seconds = time.process_time() - start

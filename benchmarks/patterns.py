@@ -58,9 +58,10 @@ def measure(
         [images[:IMAGES]],
         pattern=pattern,
         sparsity=sparsity,
+        objective="reconstruction",
         refit=refit,
         seed=seed,
-        config={"threads": 1, **config},
+        config={"threads": 1, "tune": {"epochs": 0}, **config},
     )
     seconds = time.process_time() - began
     result.masks.check_pattern(pattern)

@@ -30,6 +30,8 @@ DEFAULTS: dict[Kind, str] = {"mask": "optiprune-mask", "weights": "optiprune"}
 _OURS: dict[str, dict[str, Any]] = {
     "optiprune": {"refit": True},
     "optiprune-mask": {"refit": False},
+    "optiprune-fast": {"preset": "fast", "refit": True},
+    "optiprune-best": {"preset": "best", "refit": True},
     "optiprune-global": {"objective": "global", "refit": True},
     "optiprune-global-mask": {"objective": "global", "refit": False},
 }
@@ -91,7 +93,12 @@ def own_method(name: str, options: Mapping[str, Any]) -> Method:
     table = dict(options)
     if "callable" in table:
         return _callable_method(name, table)
-    arguments = {k: table.pop(k) for k in _ARGUMENTS if k in table}
+    # refit = true is the argument, refit = {damping = ...} the section
+    arguments = {
+        k: table.pop(k)
+        for k in _ARGUMENTS
+        if k in table and (k == "solver" or not isinstance(table[k], Mapping))
+    }
     for key in ("seed", "threads"):
         if key in table:
             raise MethodError(f"method '{name}': {key} is set by the benchmark (--{key})")

@@ -57,7 +57,7 @@ class AllocationOptions(Section):
         description="Held-out samples that damages are measured on, at most.",
     )
     rows: int = Field(
-        256,
+        64,
         ge=1,
         description="Rows of a layer, drawn at random, that stand for all in 'layer-error'.",
     )

@@ -18,6 +18,11 @@ from optiprune.config import ConfigError
 def test_refit_decides_the_kind_of_optiprune() -> None:
     assert own_method("a", {"refit": False}).kind == "mask"
     assert own_method("a", {"prune": {"refit": False}}).kind == "mask"
+    section = own_method("a", {"refit": {"damping": 0.5}})  # not the argument
+    assert section.kind == "weights"
+    assert section.options == {"refit": {"damping": 0.5}, "prune": {}} or section.options == {
+        "refit": {"damping": 0.5}
+    }
     assert own_method("a", {}).kind == "weights"  # optimize_masks re-fits by default
 
 
