@@ -18,7 +18,7 @@ from optiprune.cli.config import REQUIRED_EXAMPLES
 from optiprune.cli.run_config import RunConfig
 from optiprune.cli.solvers import capability_texts, option_default, summary_of
 from optiprune.cli.template import template
-from optiprune.config import explain
+from optiprune.config import PRESETS, Config, explain
 
 MARKER = re.compile(r"^<!-- table: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -50,6 +50,18 @@ def config_tables() -> str:
         title = f"`[{section}]`" if section else "Top level"
         parts += [f"## {title}", "", _row(("option", "type", "default", "meaning")), _row("----")]
         parts += [*rows, ""]
+    return "\n".join(parts)
+
+
+def preset_table() -> str:
+    """Every option that a preset sets, in all of them."""
+    keys = dict.fromkeys((s, k) for p in PRESETS.values() for s, t in p.items() for k in t)
+    configs = {name: Config.from_table({"preset": name}) for name in PRESETS}
+    parts = [_row(("option", *(f"`{name}`" for name in PRESETS))), _row("-" * (len(PRESETS) + 1))]
+    for section, key in keys:
+        values = (getattr(getattr(c, section), key) for c in configs.values())
+        shown = (f"`{v:g}`" if isinstance(v, float) else f"`{v}`" for v in values)
+        parts.append(_row((f"`{section}.{key}`", *shown)))
     return "\n".join(parts)
 
 
@@ -108,6 +120,7 @@ def _row(cells: tuple[str, ...] | str) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "config": config_tables,
     "config-template": config_template,
+    "presets": preset_table,
     "solvers": solver_tables,
     "commands": command_texts,
 }

@@ -24,6 +24,7 @@ from .presets import PRESETS, Preset
 from .reading import ConfigError, read_toml, validate
 from .resolve import GLOBAL_WEIGHTS, resolved
 from .tune import TuneOptions
+from .window import WindowOptions
 
 __all__ = [
     "GLOBAL_WEIGHTS",
@@ -42,6 +43,7 @@ __all__ = [
     "RefitOptions",
     "ScheduleOptions",
     "TuneOptions",
+    "WindowOptions",
     "explain",
     "ignored_options",
     "load_config",

@@ -15,6 +15,7 @@ from .presets import Preset, with_preset
 from .reading import ConfigError, read_toml, validate
 from .section import Section
 from .tune import TuneOptions
+from .window import WindowOptions
 
 __all__ = [
     "AcceptOptions",
@@ -388,6 +389,9 @@ class Config(Section):
     accept: AcceptOptions = Field(AcceptOptions(), description="")
     refit: RefitOptions = Field(RefitOptions(), description="")
     joint: JointOptions = Field(JointOptions(), description="", json_schema_extra=_RECONSTRUCTION)
+    window: WindowOptions = Field(
+        WindowOptions(), description="", json_schema_extra=_RECONSTRUCTION
+    )
     tune: TuneOptions = Field(TuneOptions(), description="")
     solver: dict[str, Any] = Field(
         {"name": "auto"},

@@ -24,7 +24,7 @@ from .gram import LayerGram, Passes, collect_grams, sum_grams
 from .layers import PrunableLayer
 from .runner import untouched
 
-__all__ = ["Inputs", "LayerWalk", "Stage"]
+__all__ = ["Inputs", "LayerWalk", "Stage", "Window"]
 
 Inputs = Literal["pruned", "dense", "pruned-only"]
 Collect: TypeAlias = Callable[[Sequence[PrunableLayer]], dict[str, LayerGram]]
@@ -44,6 +44,14 @@ class Stage:
     grams: tuple[dict[str, LayerGram], ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A block's calls in the pruned model, chunk by chunk, and the dense block's outputs there."""
+
+    calls: tuple[Call, ...]
+    targets: tuple[Tensor, ...]
+
+
 class LayerWalk:
     """Iterates over the stages of a model in the order in which they run.
 
@@ -60,6 +68,9 @@ class LayerWalk:
         inputs of the dense model; 'pruned-only': inputs of the pruned model for both, so that a
         layer does not repair what those before it lost (H = C = D)
     per_input : positions for each column of a layer, at most, see `collect_grams`
+    after : called when all layers of a block of a chain are decided, with the block and its
+        windows, one for every calibration set; it may write into ``weights``. With inputs 'pruned'
+        alone.
 
     Attributes
     ----------
@@ -81,9 +92,10 @@ class LayerWalk:
         chunk: int = 256,
         inputs: Inputs = "pruned",
         per_input: int | None = None,
+        after: Callable[[ChainBlock, Sequence[Window]], None] | None = None,
     ) -> None:
         self.model, self.dense, self.sets = model, dict(dense), tuple(sets)
-        self.chunk, self.inputs, self.per_input = chunk, inputs, per_input
+        self.chunk, self.inputs, self.per_input, self.after = chunk, inputs, per_input, after
         self.weights = dict(dense)
         self.order = forward_order(model, layers, self.dense, self.sets[0])
         sample = next(iter(self.sets[0].batches(1))).inputs
@@ -142,6 +154,8 @@ class LayerWalk:
                 activations.enter(block, self._taps(groups))
             for group in filter(None, groups):
                 yield self._stage(group, [partial(a.grams, block) for a in between])
+            if self.after is not None and self.inputs == "pruned" and block.layers:
+                self.after(block, [activations.window() for activations in between])
             if i < last:
                 for activations in between:
                     activations.leave(block)
@@ -229,6 +243,10 @@ class _Activations:
                     yield share, partial(kept.feed, layers), run(call, pruned)
 
         return sum_grams(layers, passes(), self.walk.per_input)
+
+    def window(self) -> Window:
+        """What the block that was entered is called with, and what the dense one made of it."""
+        return Window(tuple(self.pruned), tuple(call.x for call in self.dense))
 
     def leave(self, block: ChainBlock) -> None:
         """Go on with the pruned form, or with the dense one if it is alone."""

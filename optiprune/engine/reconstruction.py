@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from optiprune.config import Config
+from optiprune.curvature.chain import ChainBlock
 from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.gram import LayerGram
 from optiprune.curvature.layers import LayerError, PrunableLayer
-from optiprune.curvature.stages import LayerWalk
+from optiprune.curvature.stages import LayerWalk, Window
 from optiprune.patterns import Block
 from optiprune.problems import MIQP
 from optiprune.refit import RefitResult
@@ -34,6 +35,7 @@ from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRe
 from .row_blocks import Judged, row_blocks
 from .row_search import check_pattern_mask
 from .row_solving import RowAnswer, RowTask, solve_rows
+from .window_tuning import tune_window
 
 __all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord", "reconstruct"]
 
@@ -141,6 +143,7 @@ class _Run:
             curvature.chunk,
             curvature.inputs,
             curvature.positions,
+            self._window if config.prune.refit and config.window.epochs else None,
         )
         self.share = min(1.0, config.joint.rows / max(1, sum(layer.rows for layer in layers)))
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
@@ -156,6 +159,24 @@ class _Run:
                 number += 1
             began = time.perf_counter()
         return self.result
+
+    def _window(self, block: ChainBlock, windows: Sequence[Window]) -> None:
+        """Tune the block's kept weights toward the dense block's output."""
+        values = self.result.values
+        if len(block.layers) < 2 or values is None:
+            return
+        held = windows[self.fits] if len(windows) > self.fits else None
+        key = (*self.seed.spawn_key, len(self.result.layers), 1, 0, 0)
+        seed = np.random.SeedSequence(entropy=self.seed.entropy, spawn_key=key)
+        options, masks = self.config.window, self.result.masks
+        train = windows[: self.fits]
+        tuned, report = tune_window(
+            block, train, self.walk.weights, masks, options, seed, holdout=held
+        )
+        self.result.windows.append(report)
+        if report.kept:
+            self.walk.weights.update(tuned)
+            values.update(tuned)
 
     def _layer(
         self,

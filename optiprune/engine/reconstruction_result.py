@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from .window_tuning import WindowReport
+
 __all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord"]
 
 
@@ -103,10 +105,13 @@ class ReconstructionResult:
     masks : name -> bool tensor
     values : name -> weights in the parameter's dtype, zero where pruned; None for mask only
     records : one for every block of rows and round
-    layers : one report for every layer, in the order in which the layers run
+    layers : one report for every layer, in the order in which the layers run; errors are those
+        before the tuning of the layer's block
+    windows : one report for every block that was tuned
     """
 
     masks: dict[str, Tensor]
     values: dict[str, Tensor] | None
     records: list[RowBlockRecord] = field(default_factory=list)
     layers: list[LayerErrors] = field(default_factory=list)
+    windows: list[WindowReport] = field(default_factory=list)

@@ -7,6 +7,7 @@ from typing import Any
 
 from .allocation_report import AllocationReport
 from .tuning import TuningReport
+from .window_tuning import WindowReport
 
 __all__ = ["LayerReport", "RunReport"]
 
@@ -65,6 +66,7 @@ class RunReport:
     allocation : how the densities of the layers were chosen; None with a pattern, which fixes them,
         and with one sparsity over the whole model
     tuning : what the passes over the whole model did; None without them
+    windows : what the tuning of each block did (reconstruction with ``window.epochs``)
     notes : what the user should know (raised damping, a refit that was undone, an early stop,
         options that had no effect)
     """
@@ -86,6 +88,7 @@ class RunReport:
     notes: tuple[str, ...] = ()
     allocation: AllocationReport | None = None
     tuning: TuningReport | None = None
+    windows: tuple[WindowReport, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

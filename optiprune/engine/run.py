@@ -46,6 +46,7 @@ from .state import WeightState
 from .trial import require_gradients, try_model
 from .tuning import Tuner, TuningReport
 from .tuning_plan import planned
+from .window_tuning import WindowReport
 
 __all__ = ["EngineResult", "PruningRun"]
 
@@ -91,6 +92,7 @@ class PruningRun:
     _errors: dict[str, dict[str, float | None]] = field(init=False, default_factory=dict)
     _tuner: Tuner | None = field(init=False, default=None)
     _tuning: TuningReport | None = field(init=False, default=None)
+    _windows: list[WindowReport] = field(init=False, default_factory=list)
     _began: float = field(init=False, default=0.0)
 
     def prepare(self) -> None:
@@ -383,6 +385,7 @@ class PruningRun:
 
     def _take_reconstruction(self, result: ReconstructionResult) -> None:
         self.state.set_masks(result.masks)
+        self._windows = result.windows
         for row in result.layers:
             self._errors[row.layer] = {
                 "error_initial": row.initial,
@@ -432,5 +435,6 @@ class PruningRun:
             notes=tuple(self.notes),
             allocation=self._allocated,
             tuning=self._tuning,
+            windows=tuple(self._windows),
         )
         return EngineResult(state.masks(), values, report, list(self.history))
