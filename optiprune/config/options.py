@@ -11,9 +11,10 @@ from pydantic import Field, field_validator, model_validator
 from optiprune.patterns import Block, PatternError, parse
 
 from .allocation import AllocationOptions
+from .fitting import JointOptions, RefitOptions
 from .presets import Preset, with_preset
 from .reading import ConfigError, read_toml, validate
-from .section import Section
+from .section import GLOBAL, RECONSTRUCTION, Section
 from .tune import TuneOptions
 from .window import WindowOptions
 
@@ -33,9 +34,6 @@ __all__ = [
 ]
 
 Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
-# options that one objective alone looks at; `explain` says so, and a run notes those that are set
-_GLOBAL: dict[str, Any] = {"objective": "global"}
-_RECONSTRUCTION: dict[str, Any] = {"objective": "reconstruction"}
 
 
 class PruneOptions(Section):
@@ -172,31 +170,31 @@ class BatchOptions(Section):
     steps: int = Field(
         40,
         ge=0,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Batches solved, spread evenly over the stages of the schedule.",
     )
     sweeps: int = Field(
         1,
         ge=0,
-        json_schema_extra=_RECONSTRUCTION,
+        json_schema_extra=RECONSTRUCTION,
         description="Passes over the rows of each layer.",
     )
     seconds: float | None = Field(
         None,
         gt=0,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Stop the search after this many seconds.",
     )
     patience: int = Field(
         20,
         ge=1,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Stop a stage after this many steps in a row that were rejected or changed "
         "nothing.",
     )
     across: Literal["model", "layer"] = Field(
         "model",
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Draw a batch from all layers at once, or from one layer at a time in turn. "
         "Layers with budgets of their own exchange only within themselves either way.",
     )
@@ -207,7 +205,7 @@ class BatchOptions(Section):
         0.0,
         ge=0,
         lt=1,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Share of the batch chosen as the best correlated partners of the rest.",
     )
     noise: float = Field(
@@ -220,7 +218,7 @@ class BatchOptions(Section):
         0.7,
         ge=0,
         le=1,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Soft tabu: a weight that was in the last batch has its rank pushed down by "
         "this share of the spread, decaying by half every step.",
     )
@@ -231,7 +229,7 @@ class CurvatureOptions(Section):
 
     fisher: Literal["auto", "true", "empirical"] = Field(
         "auto",
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Curvature from per-sample gradients on labels sampled from the model's own "
         "outputs ('true': the Gauss-Newton matrix of the loss), or on the targets given "
         "('empirical'). 'auto': true for cross_entropy, kl and mse, empirical for any other loss.",
@@ -239,13 +237,13 @@ class CurvatureOptions(Section):
     samples: int = Field(
         2000,
         ge=1,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Calibration samples drawn for each step's Fisher.",
     )
     gradient_samples: int | None = Field(
         8000,
         ge=1,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Samples for the gradient, at least those of the Fisher; none: same.",
     )
     chunk: int = Field(
@@ -254,12 +252,12 @@ class CurvatureOptions(Section):
     ridge: float = Field(
         1e-2,
         ge=0,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Trust-region ridge rho added to the curvature, absolute.",
     )
     adapt_ridge: bool = Field(
         True,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Double the ridge after a step that raised the held-out loss (64-fold at "
         "most), halve it again after one that lowered it.",
     )
@@ -267,7 +265,7 @@ class CurvatureOptions(Section):
         1.0,
         ge=0,
         le=1,
-        json_schema_extra=_GLOBAL,
+        json_schema_extra=GLOBAL,
         description="Factor on the gradient term; below 1 the step is more wary.",
     )
     positions: int = Field(
@@ -300,61 +298,6 @@ class AcceptOptions(Section):
     )
 
 
-class RefitOptions(Section):
-    """Least squares on the kept weights, with `prune.refit`."""
-
-    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        "auto",
-        description="Added to the Gram diagonal, in units of its mean: how strongly weights are "
-        "held at their dense values; raised tenfold (and reported) while a factorisation fails. "
-        "'auto': for every layer what fits a fifth of the calibration samples best, fitted on the "
-        "rest; then all of them are used.",
-    )
-    steps: int = Field(
-        10,
-        ge=0,
-        json_schema_extra=_GLOBAL,
-        description="Search steps after the refit, at the new values, followed by a second refit; "
-        "what came before stays if the held-out loss is not lower in the end. 0: one refit; none "
-        "if batches.steps is 0.",
-    )
-
-
-class JointOptions(Section):
-    """Masks for weights that are re-fitted: best subsets, in reconstruction with `prune.refit`."""
-
-    enabled: bool = Field(
-        True,
-        description="Choose each row's mask for the values after the refit, by the solver's "
-        "answers to best-subset problems (MIQP), or with a pattern by sweeps over its groups, "
-        "which need no solver. false, and without a pattern any solver that does not take MIQP: "
-        "choose it for the values before, and refit once.",
-    )
-    start: Literal["admm", "initial"] = Field(
-        "admm",
-        description="'admm': the support that ADMM finds for the whole layer, where its error "
-        "after the refit is lower than that of the first mask; 'initial': the first mask.",
-    )
-    size: int = Field(
-        128, ge=2, description="Weights in a batch, half kept and half pruned; all others re-fit."
-    )
-    rounds: int = Field(
-        2, ge=0, description="Batches of a row, one after the other, until one changes nothing."
-    )
-    rows: int = Field(
-        20_000,
-        ge=1,
-        description="Rows that get batches or sweeps, in all layers together; where there are "
-        "more, the same share of each layer's, those with the largest errors.",
-    )
-    sweeps: int = Field(
-        4,
-        ge=0,
-        description="With a pattern, in place of batches: passes over the groups of a row, each "
-        "group's best members with all other weights re-fitted, until one changes nothing.",
-    )
-
-
 class Config(Section):
     """The whole configuration of `optimize_masks`."""
 
@@ -369,7 +312,7 @@ class Config(Section):
     workers: int = Field(
         1,
         ge=1,
-        json_schema_extra=_RECONSTRUCTION,
+        json_schema_extra=RECONSTRUCTION,
         description="Threads that solve problems side by side.",
     )
     threads: int = Field(
@@ -383,15 +326,13 @@ class Config(Section):
     layers: LayerOptions = Field(LayerOptions(), description="")
     allocation: AllocationOptions = Field(AllocationOptions(), description="")
     initial: InitialOptions = Field(InitialOptions(), description="")
-    schedule: ScheduleOptions = Field(ScheduleOptions(), description="", json_schema_extra=_GLOBAL)
+    schedule: ScheduleOptions = Field(ScheduleOptions(), description="", json_schema_extra=GLOBAL)
     batches: BatchOptions = Field(BatchOptions(), description="")
     curvature: CurvatureOptions = Field(CurvatureOptions(), description="")
     accept: AcceptOptions = Field(AcceptOptions(), description="")
     refit: RefitOptions = Field(RefitOptions(), description="")
-    joint: JointOptions = Field(JointOptions(), description="", json_schema_extra=_RECONSTRUCTION)
-    window: WindowOptions = Field(
-        WindowOptions(), description="", json_schema_extra=_RECONSTRUCTION
-    )
+    joint: JointOptions = Field(JointOptions(), description="", json_schema_extra=RECONSTRUCTION)
+    window: WindowOptions = Field(WindowOptions(), description="", json_schema_extra=RECONSTRUCTION)
     tune: TuneOptions = Field(TuneOptions(), description="")
     solver: dict[str, Any] = Field(
         {"name": "auto"},

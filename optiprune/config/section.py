@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Section"]
+__all__ = ["GLOBAL", "RECONSTRUCTION", "Section"]
+
+# of fields that one objective alone looks at; `explain` says so, and a run notes those that are set
+GLOBAL: dict[str, Any] = {"objective": "global"}
+RECONSTRUCTION: dict[str, Any] = {"objective": "reconstruction"}
 
 
 class Section(BaseModel):

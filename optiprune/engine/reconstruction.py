@@ -31,10 +31,10 @@ from .budgets import block_of, pattern_of
 from .damping import choose_damping, fold
 from .errors import RunInterruptedError, StepFailedError
 from .joint_search import JointSearch, within_budgets
+from .mask_search import MaskSearch
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
 from .row_blocks import Judged, row_blocks
 from .row_search import check_pattern_mask
-from .row_solving import RowAnswer, RowTask, solve_rows
 from .window_tuning import tune_window
 
 __all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord", "reconstruct"]
@@ -279,7 +279,7 @@ class _Run:
             search.start(lambda score: within_budgets(score, first, by_row, pattern))
         if subsets and (options.rounds if pattern is None else options.sweeps):
             began = time.perf_counter()
-            with self._failing(f"layer '{layer.name}'"):
+            with self._failing(lambda: f"layer '{layer.name}'"):
                 seeds = self._seeds(number, 0, 0)
                 judged = search.improve(self.solver, self.stop, seeds, pattern, self.share)
             self._record(judged, layer, 0, 0, time.perf_counter() - began)
@@ -303,7 +303,7 @@ class _Run:
         if self.config.prune.refit and options.enabled and options.start == "admm":
             by_band = self.config.prune.scope == "row"
             search.start(lambda score: within_blocks(score, first, by_band, block))
-        with self._failing(f"layer '{layer.name}'"):
+        with self._failing(lambda: f"layer '{layer.name}'"):
             rounds = search.search(
                 self.solver, self.stop, lambda turn: self._seeds(number, turn, 0), block
             )
@@ -321,50 +321,20 @@ class _Run:
     ) -> Tensor:
         """The chosen mask, (rows, cols); rounds that are over are in the result as they end."""
         first = self.result.masks[layer.parameter]
-        mask = first.reshape(w.shape).cpu().numpy().copy()
-        options = self.config.batches
-        task = RowTask(
-            H=gram.H.to(torch.float32).cpu().numpy(),
-            b=gram.cross(w).cpu().numpy(),
-            w=w.cpu().numpy(),
-            pattern=pattern_of(layer, self.config),
-            options=options,
-            solver=self.solver,
-            stop=self.stop,
-        )
-        rounds = -(-layer.cols // options.size)
-        for sweep in range(options.sweeps):
-            visited = np.zeros_like(mask)
-            changed = 0
-            for turn in range(rounds):
-                began = time.perf_counter()
-                answers = self._solve(task, mask, visited, number, layer, sweep, turn)
-                changed += self._accept(
-                    answers, mask, visited, gram, held, w, layer, sweep, turn, began
-                )
-                done = torch.from_numpy(mask.copy()).reshape(layer.shape)
-                self.result.masks[layer.parameter] = done.to(first.device)
-            if not changed:
-                break
-        return self.result.masks[layer.parameter].reshape(w.shape)
+        search = MaskSearch(layer, gram, held, w, first, self.config, self.solver, self.stop)
 
-    def _solve(
-        self,
-        task: RowTask,
-        mask: Bools,
-        visited: Bools,
-        number: int,
-        layer: PrunableLayer,
-        sweep: int,
-        turn: int,
-    ) -> list[RowAnswer | None]:
-        answers: list[RowAnswer | None] = []
-        seeds = self._seeds(number, sweep, turn)
-        solved = solve_rows(task, mask, visited, seeds, self.config.workers)
-        while len(answers) < layer.rows:
-            with self._failing(f"layer '{layer.name}', row {len(answers)}, sweep {sweep}"):
-                answers.append(next(solved))
-        return answers
+        def where() -> str:
+            return f"layer '{layer.name}', row {search.row}, sweep {search.sweep}"
+
+        rounds = search.rounds(lambda sweep, turn: self._seeds(number, sweep, turn))
+        while True:
+            with self._failing(where):
+                done = next(rounds, None)
+            if done is None:
+                return self.result.masks[layer.parameter].reshape(w.shape)
+            mask = torch.from_numpy(search.mask.copy()).reshape(layer.shape)
+            self.result.masks[layer.parameter] = mask.to(first.device)
+            self._record(done.judged, layer, done.sweep, done.turn, done.seconds)
 
     def _seeds(self, *key: int) -> Callable[[int], np.random.SeedSequence]:
         """Row -> its seed in the task ``key``: the layer's number, and which round over it."""
@@ -374,7 +344,7 @@ class _Run:
         )
 
     @contextmanager
-    def _failing(self, where: str) -> Iterator[None]:
+    def _failing(self, where: Callable[[], str]) -> Iterator[None]:
         """What the solver raises inside ends the run with the result so far."""
         try:
             yield
@@ -382,48 +352,9 @@ class _Run:
             raise  # a wrong choice of solver, and nothing was done yet
         except Exception as e:
             raise StepFailedError(
-                f"{where}: solver '{self.solver.name}' failed: {type(e).__name__}: {e}",
+                f"{where()}: solver '{self.solver.name}' failed: {type(e).__name__}: {e}",
                 self.result,
             ) from e
-
-    def _accept(
-        self,
-        answers: Sequence[RowAnswer | None],
-        mask: Bools,
-        visited: Bools,
-        gram: LayerGram,
-        held: LayerGram | None,
-        w: Tensor,
-        layer: PrunableLayer,
-        sweep: int,
-        turn: int,
-        began: float,
-    ) -> int:
-        """Measure the answers, write the good ones to ``mask``, record; rows that changed."""
-        proposed = mask.copy()
-        for a in answers:
-            if a is not None:
-                proposed[a.row] = a.mask
-                visited[a.row, a.index] = True
-        differs = (proposed != mask).any(1)
-
-        def change(g: LayerGram) -> npt.NDArray[np.float64]:
-            new, old = (
-                torch.where(torch.from_numpy(m).to(w.device), w, 0.0) for m in (proposed, mask)
-            )
-            return (g.error(new, w) - g.error(old, w)).cpu().numpy()
-
-        on_train = change(gram)
-        floor = _ROUNDING * gram.target_energy(w).cpu().numpy()
-        good = differs & (on_train < -floor)
-        on_holdout = None if held is None else change(held)
-        if on_holdout is not None:
-            good &= on_holdout <= self.config.accept.tolerance
-        flips = (proposed != mask).sum(1)
-        mask[good] = proposed[good]
-        judged = Judged(answers, differs, good, flips, on_train, on_holdout)
-        self._record(judged, layer, sweep, turn, time.perf_counter() - began)
-        return int(good.sum())
 
     def _record(
         self, judged: Judged, layer: PrunableLayer, sweep: int, turn: int, wall_s: float
