@@ -3,8 +3,8 @@
     python -m benchmarks.scaling [--blocks 1 2 4 8] [--windows 8] [--rounds 0]
 
 SmolLM2-135M cut to its first blocks (3.5 million weights each), 50 % density, masks by ADMM (and
-that many rounds of best-subset batches), with refit, on windows of 512 tokens. Every size runs in a
-process of its own, with one thread; seconds are CPU time of `optimize_masks`, memory is the highest
+that many rounds of best-subset batches), knapsack, refit and one pass of tuning, on windows of 512
+tokens. Every size runs in a process of its own, with one thread; seconds are CPU time of `optimize_masks`, memory is the highest
 resident size over that before the call. Writes benchmarks/results/scaling.md and scaling.png.
 """
 
@@ -39,7 +39,12 @@ def one(blocks: int, windows: int, rounds: int) -> dict[str, float]:
         data,
         sparsity=0.5,
         include=["model.layers.*"],
-        config={"threads": 1, "curvature": {"chunk": 1}, "joint": {"rounds": rounds}},
+        config={
+            "threads": 1,
+            "curvature": {"chunk": 1},
+            "joint": {"rounds": rounds},
+            "tune": {"epochs": 1},
+        },
         progress=False,
     )
     seconds = time.process_time() - start
@@ -68,7 +73,7 @@ def draw(rows: list[dict[str, float]]) -> None:
         axis.plot(x, [row[key] for row in rows], "o-", color="tab:blue")
         axis.set(xlabel="million weights", ylabel=label, xlim=(0, None), ylim=(0, None))
         axis.grid(alpha=0.3)
-    figure.suptitle("Reconstruction with refit, 50 % density, fixed calibration data")
+    figure.suptitle("Reconstruction, refit and a pass of tuning at 50 %, fixed calibration data")
     figure.savefig(RESULTS / "scaling.png", dpi=120)
 
 
@@ -93,7 +98,7 @@ def main() -> None:
         "# Time and memory against size",
         "",
         f"Made by `python -m benchmarks.scaling`: {args.windows} windows of 512 tokens, "
-        f"{args.rounds} rounds of best-subset batches.",
+        f"{args.rounds} rounds of best-subset batches, one pass of tuning.",
         "",
         "| blocks | layers | million weights | CPU seconds | seconds a million | MiB added "
         "| MiB a million |",
