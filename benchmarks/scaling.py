@@ -4,8 +4,9 @@
 
 SmolLM2-135M cut to its first blocks (3.5 million weights each), 50 % density, masks by ADMM (and
 that many rounds of best-subset batches), knapsack, refit and one pass of tuning, on windows of 512
-tokens. Every size runs in a process of its own, with one thread; seconds are CPU time of `optimize_masks`, memory is the highest
-resident size over that before the call. Writes benchmarks/results/scaling.md and scaling.png.
+tokens. Every size runs in a process of its own, with one thread; seconds are CPU time of
+`optimize_masks`, memory is the highest resident size over that before the call. Writes
+benchmarks/results/scaling.md and scaling.png.
 """
 
 from __future__ import annotations
