@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky
+from scipy.linalg.lapack import dtrtri
 
 from optiprune.problems import MIQP
 
@@ -28,6 +29,8 @@ Bools = npt.NDArray[np.bool_]
 
 # a Schur complement below this share of its diagonal entry is rounding: the weight gains nothing
 _COLLINEAR = 1e-9
+# weights outside the support that are priced exactly, in units of the batch
+_PRICED = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +65,17 @@ def subset_batch(H: Floats, b: Floats, mask: Bools, size: int) -> SubsetBatch | 
         factor = cholesky(H[np.ix_(inside, inside)], lower=True, check_finite=False)
     except LinAlgError:
         return None
-    root = solve_triangular(factor, np.eye(len(inside)), lower=True, check_finite=False)
+    root, _ = dtrtri(factor, lower=1)
     w = root.T @ (root @ b[inside])
     lose = w * w / np.einsum("ij,ij->j", root, root)
+    residual = b[outside] - H[np.ix_(outside, inside)] @ w
+    # a Schur complement is no larger than the diagonal entry: price those that gain most by it
+    live = H.diagonal()[outside]
+    least = np.divide(residual * residual, live, out=np.zeros_like(residual), where=live > 0)
+    priced = np.sort(_first(-least, _PRICED * size))
+    outside, residual = outside[priced], residual[priced]
     cross = root @ H[np.ix_(inside, outside)]
     schur = H.diagonal()[outside] - np.einsum("ij,ij->j", cross, cross)
-    residual = b[outside] - H[np.ix_(outside, inside)] @ w
     apart = schur > _COLLINEAR * H.diagonal()[outside]
     gain = np.where(apart, residual * residual / np.where(apart, schur, 1.0), 0.0)
 
