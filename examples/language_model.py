@@ -232,6 +232,7 @@ def main() -> None:
             refit=refit,
             include=args.include,
             solver=args.solver,
+            config={"curvature": {"chunk": 1}},  # the logits of one window are 100 MB
         )
         print(
             f"optiprune, {'refit' if refit else 'mask only'}: perplexity "
