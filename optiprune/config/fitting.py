@@ -53,7 +53,7 @@ class JointOptions(Section):
         2, ge=0, description="Batches of a row, one after the other, until one changes nothing."
     )
     rows: int = Field(
-        10_000,
+        2_500,
         ge=1,
         description="Rows that get batches or sweeps, in all layers together; where there are "
         "more, the same share of each layer's, those with the largest errors.",
