@@ -17,15 +17,13 @@ from torch import Tensor, nn
 
 from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.fisher import mean_loss
-from optiprune.curvature.gram import LayerGram, collect_grams
+from optiprune.curvature.gram import LayerGram
 from optiprune.curvature.layers import PrunableLayer
 from optiprune.curvature.losses import LossFunction
+from optiprune.curvature.stages import LayerWalk
 from optiprune.refit import refit_rows
 
 __all__ = ["CheapPruning", "layer_error_damages", "loss_damages"]
-
-# elements of the Gram matrices held at once: 256 MiB in float64
-_TOGETHER = 1 << 25
 
 _ALL = slice(None)
 
@@ -88,25 +86,16 @@ class CheapPruning:
             b, energy = gram.cross(w), gram.target_energy(w)
             yield refit_rows(gram.H, b, energy, mask, masked, self.damping).values
 
-    def grams(self, sets: Sequence[CalibrationSet]) -> Iterator[tuple[LayerGram, ...]]:
-        """For each layer in order, the Gram matrices on each of the sets; few layers at once."""
-        batch: list[PrunableLayer] = []
-        held = 0
-        for layer in [*self.layers, None]:
-            size = 0 if layer is None else len(sets) * layer.groups * layer.cols**2
-            if batch and (layer is None or held + size > _TOGETHER):
-                found = [
-                    collect_grams(
-                        self.model, batch, self.dense, None, data, self.chunk, self.positions
-                    )
-                    for data in sets
-                ]
-                for done in batch:
-                    yield tuple(g.pop(done.name) for g in found)
-                batch, held = [], 0
-            if layer is not None:
-                batch.append(layer)
-                held += size
+    def grams(
+        self, sets: Sequence[CalibrationSet]
+    ) -> Iterator[tuple[PrunableLayer, tuple[LayerGram, ...]]]:
+        """Each layer with its Gram matrices on each of the sets, in the order in which they run."""
+        walk = LayerWalk(
+            self.model, self.layers, self.dense, sets, self.chunk, "dense", self.positions
+        )
+        for stage in walk:
+            for layer in stage.layers:
+                yield layer, tuple(found[layer.name] for found in stage.grams)
 
 
 def _ranks(score: npt.NDArray[np.floating], by_row: bool) -> npt.NDArray[np.int64]:
@@ -141,7 +130,7 @@ def layer_error_damages(
     sets = [pruning.train] if held is None else [pruning.train, held]
     out: Damages = {}
     draws = np.random.default_rng(seed or np.random.SeedSequence(0))
-    for layer, grams in zip(pruning.layers, pruning.grams(sets), strict=True):
+    for layer, grams in pruning.grams(sets):
         judge = grams[-1]
         few: npt.NDArray[np.int64] | slice = _ALL
         if most_rows is not None and most_rows < layer.rows and layer.groups == 1:
@@ -178,10 +167,12 @@ def loss_damages(
         As `collect_grams` and `mean_loss`: a loss that is NaN or infinite at some level, ...
     """
     before = mean_loss(pruning.model, pruning.dense, held, loss, chunk=pruning.chunk)
-    found = pruning.grams([pruning.train]) if pruning.refit else iter(lambda: (None,), 0)
+    found: Iterator[tuple[PrunableLayer, tuple[LayerGram | None, ...]]]
+    found = ((layer, (None,)) for layer in pruning.layers)
+    if pruning.refit:
+        found = pruning.grams([pruning.train])
     out: Damages = {}
-    # the layers come first: the unending iterator of a run without refit is asked only for them
-    for layer, (gram,) in zip(pruning.layers, found, strict=False):
+    for layer, (gram,) in found:
         like, rises = pruning.dense[layer.parameter], []
         for values in pruning.levels(layer, gram):
             weight = values.reshape(layer.shape).to(like.dtype)

@@ -26,6 +26,9 @@ from .runner import untouched
 
 __all__ = ["Inputs", "LayerWalk", "Stage", "Window"]
 
+# elements of the Gram matrices that one pass of a whole model sums up: 256 MiB in float64
+_TOGETHER = 1 << 25
+
 Inputs = Literal["pruned", "dense", "pruned-only"]
 Collect: TypeAlias = Callable[[Sequence[PrunableLayer]], dict[str, LayerGram]]
 
@@ -124,11 +127,25 @@ class LayerWalk:
         """Layers that no chain holds: the model runs up to them."""
         if not layers:
             return
+        groups: Sequence[Sequence[PrunableLayer]] = self._groups(layers)
         if self.inputs == "dense":
-            yield self._stage(layers, [partial(self._whole, data) for data in self.sets])
-            return
-        for group in self._groups(layers):
+            groups = list(self._bunches(layers))
+        for group in groups:
             yield self._stage(group, [partial(self._whole, data) for data in self.sets])
+
+    def _bunches(self, layers: Sequence[PrunableLayer]) -> Iterator[list[PrunableLayer]]:
+        """Neighbours whose matrices fit in memory together: one pass of the model serves them."""
+        bunch: list[PrunableLayer] = []
+        held = 0
+        for layer in layers:
+            size = len(self.sets) * layer.groups * layer.cols**2
+            if bunch and held + size > _TOGETHER:
+                yield bunch
+                bunch, held = [], 0
+            bunch.append(layer)
+            held += size
+        if bunch:
+            yield bunch
 
     def _whole(self, data: CalibrationSet, layers: Sequence[PrunableLayer]) -> dict[str, LayerGram]:
         first, second = self.dense, self.weights
