@@ -350,3 +350,17 @@ def test_an_allocation_is_asked_for_in_the_file_and_stands_in_the_summary(folder
     # 4 bytes a value and a bit for each of the 12 * 16 and 16 * 4 weights; half of 1024 bytes
     assert allocation["spent"] == 4 * sum(kept.values()) + 32
     assert 512 - 4 < allocation["spent"] <= allocation["limit"] == 512
+
+
+def test_a_preset_of_the_command_line_gives_way_to_the_file(folder: Path) -> None:
+    change(folder, "refit = false", "refit = true")
+    path = change(folder, 'objective = "global"', 'objective = "reconstruction"')
+    result = run("prune", path, "--preset", "fast")
+    assert result.exit_code == 0, result.output + result.stderr
+    used = load_run_config(folder / "results" / "config.toml")
+    assert used.preset == "fast"
+    assert used.tune.epochs == 0
+    assert used.batches.steps == 4  # the file's own, where the preset has 10
+    refused = run("prune", path, "--preset", "slow", "--force")
+    assert refused.exit_code == 2
+    assert "preset" in refused.stderr
