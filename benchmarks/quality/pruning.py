@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ def _by_optiprune(
     chunk: int,
     threads: int,
 ) -> Masks:
-    options = {k: dict(v) for k, v in cell.method.options.items()}
+    options = copy.deepcopy(cell.method.options)
     options.setdefault("curvature", {}).setdefault("chunk", chunk)
     options["threads"] = threads
     prune = options.setdefault("prune", {})

@@ -18,6 +18,7 @@ PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
         "allocation": {"method": "uniform"},
         "batches": {"steps": 10, "sweeps": 1},
         "curvature": {"inputs": "dense"},
+        "initial": {"method": "magnitude"},
         "joint": {"rounds": 0, "sweeps": 0},
         "refit": {"damping": 0.03},
         "tune": {"epochs": 0},
