@@ -129,3 +129,15 @@ def test_optiprune_prunes_the_layers_it_is_given() -> None:
     cell = Cell("m", Density(0.5), own_method("a", {"refit": False}), 0, 64)
     masks = prune_with(cell, model, layers, [x], chunk=64, threads=1)
     assert check_pruned(state(dense), model, layers, masks, cell.density, cell.method) == (36, 72)
+
+
+def test_a_preset_is_an_option_like_others() -> None:
+    model = net()
+    dense = copy.deepcopy(model)
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(3))
+    layers = find_layers(model)
+    method = own_method("a", {"preset": "fast"})
+    cell = Cell("m", Density(0.5), method, 0, 64)
+    masks = prune_with(cell, model, layers, [x], chunk=64, threads=1)
+    assert check_pruned(state(dense), model, layers, masks, cell.density, method) == (36, 72)
+    assert method.options == {"preset": "fast"}  # nothing was written into it
