@@ -65,3 +65,14 @@ def test_groups_of_rows_have_their_own_matrices():
         alone, _ = admm_support(h, x @ h[0], x, lambda s: within_budgets(s, first[:8], True, None))
         # rho goes by the rows of both: nearly the same, not to the bit
         assert (found[rows] == alone).double().mean() > 0.9
+
+
+def test_the_largest_scores_are_kept_and_of_equals_the_first():
+    score = torch.tensor([[3.0, 1.0, 2.0], [2.0, 2.0, 0.0]])
+    for k, want in enumerate(["000000", "100000", "101000", "101100", "101110", "111110", "1" * 6]):
+        like = torch.zeros(6, dtype=torch.bool)
+        like[:k] = True
+        found = within_budgets(score, like.reshape(2, 3), False, None)
+        assert "".join(str(int(b)) for b in found.flatten()) == want
+    same = within_budgets(torch.zeros(2, 3), score > 1.5, False, None)
+    assert same.flatten().tolist() == [True] * 4 + [False] * 2
