@@ -29,6 +29,7 @@ from optiprune.curvature.losses import (
 )
 from optiprune.curvature.runner import run_model, untouched
 
+from .masked_adam import MaskedAdam
 from .mixing import mixed
 
 __all__ = ["Tuner", "TuningReport"]
@@ -162,21 +163,12 @@ class _Steps:
         name: str,
         seed: np.random.SeedSequence,
     ) -> None:
-        self.tuner, self.now, self.kept, self.loss, self.name = tuner, now, kept, loss, name
+        self.tuner, self.loss, self.name = tuner, loss, name
         self.rng = np.random.default_rng(seed)
         options = tuner.options
         rate, self.batch = float(options.learning_rate), int(options.batch)
-        groups = []
-        for key, leaf in now.items():
-            count = max(1.0, float(kept[key].sum()))
-            scale = math.sqrt(float(leaf.detach().double().square().sum()) / count)
-            groups.append({"params": [leaf], "lr": rate * scale})
-        self.adam = torch.optim.Adam(groups, lr=rate)
         each = sum(1 for _ in tuner.train.batches(self.batch))
-        total = max(1, int(options.epochs) * each)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.adam, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
-        )
+        self.adam = MaskedAdam(now, kept, rate, int(options.epochs) * each)
         self.cache = self._cached()
 
     def _cached(self) -> Tensor | None:
@@ -209,29 +201,19 @@ class _Steps:
 
     def _step(self, batch: Batch, index: Tensor) -> tuple[float, int]:
         """The loss of a minibatch before the step, and over how many terms it is a mean."""
-        sums: list[Tensor | None] = [None] * len(self.now)
         total, terms = 0.0, 0
         for part, target in self._parts(batch, index):
-            weights = {k: leaf * self.kept[k] for k, leaf in self.now.items()}
-            output = run_model(self.tuner.model, weights, part.inputs)
+            output = run_model(self.tuner.model, self.adam.weights(), part.inputs)
             count = loss_terms(self.loss, output, target, part.n)
             if not count:
                 continue
             summed = self.loss(output, target) * count
-            # not backward(): the model's other parameters would get gradients too
-            grads = torch.autograd.grad(summed, list(self.now.values()), allow_unused=True)
-            sums = [
-                g if s is None else s if g is None else s + g
-                for s, g in zip(sums, grads, strict=True)
-            ]
+            self.adam.add(summed)
             total += float(summed.detach())
             terms += count
         if not terms or not math.isfinite(total):
             return total, terms
-        for leaf, g in zip(self.now.values(), sums, strict=True):
-            leaf.grad = None if g is None else g / terms
-        self.adam.step()
-        self.schedule.step()
+        self.adam.step(terms)
         return total / terms, terms
 
     def _parts(self, batch: Batch, index: Tensor) -> Iterator[tuple[Batch, object]]:

@@ -24,6 +24,8 @@ from optiprune.curvature.chain import Call, ChainBlock, first_tensor
 from optiprune.curvature.runner import untouched
 from optiprune.curvature.stages import Window
 
+from .masked_adam import MaskedAdam
+
 __all__ = ["WindowReport", "relative_error", "tune_window"]
 
 
@@ -90,16 +92,11 @@ def tune_window(
     best, chosen = {k: v.detach().clone() for k, v in now.items()}, 0
     rng = np.random.default_rng(seed)
     steps = _grouped(pieces, options.batch)
-    adam = _adam(now, kept, options.learning_rate)
-    total = max(1, options.epochs * len(steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        adam, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
-    )
+    adam = MaskedAdam(now, kept, options.learning_rate, options.epochs * len(steps))
     with untouched(block.module):
         for epoch in range(1, options.epochs + 1):
             for at in rng.permutation(len(steps)):
-                _step(block, steps[at], now, kept, adam)
-                schedule.step()
+                _step(block, steps[at], adam)
             error = _error(block, judge, now)
             if not math.isfinite(error):
                 break
@@ -137,43 +134,19 @@ def _grouped(pieces: Sequence[Piece], batch: int) -> list[list[Piece]]:
     return steps
 
 
-def _adam(
-    now: Mapping[str, Tensor], kept: Mapping[str, Tensor], rate: float
-) -> torch.optim.Optimizer:
-    groups = []
-    for key, leaf in now.items():
-        square = float(leaf.detach().double().square().sum()) / max(1.0, float(kept[key].sum()))
-        groups.append({"params": [leaf], "lr": rate * math.sqrt(square)})
-    return torch.optim.Adam(groups, lr=rate)
-
-
 def _run(block: ChainBlock, call: Call, weights: Mapping[str, Tensor]) -> Tensor:
     out = first_tensor(call.run(block.module, block.own(weights)))
     assert out is not None
     return out
 
 
-def _step(
-    block: ChainBlock,
-    pieces: Sequence[Piece],
-    now: Mapping[str, Tensor],
-    kept: Mapping[str, Tensor],
-    adam: torch.optim.Optimizer,
-) -> None:
-    sums: list[Tensor | None] = [None] * len(now)
+def _step(block: ChainBlock, pieces: Sequence[Piece], adam: MaskedAdam) -> None:
     count = 0
     for call, target in pieces:
-        masked = {k: leaf * kept[k] for k, leaf in now.items()}
-        error = relative_error(_run(block, call, masked), target)
+        error = relative_error(_run(block, call, adam.weights()), target)
         count += error.numel()
-        # not backward(): the block's other parameters would get gradients too
-        grads = torch.autograd.grad(error.sum(), list(now.values()), allow_unused=True)
-        sums = [
-            g if s is None else s if g is None else s + g for s, g in zip(sums, grads, strict=True)
-        ]
-    for leaf, g in zip(now.values(), sums, strict=True):
-        leaf.grad = None if g is None else g / max(1, count)
-    adam.step()
+        adam.add(error.sum())
+    adam.step(max(1, count))
 
 
 @torch.no_grad()
