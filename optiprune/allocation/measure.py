@@ -75,16 +75,18 @@ class CheapPruning:
         shape = (layer.rows, layer.cols)
         w = self.dense[layer.parameter].detach().to(torch.float64).reshape(shape)[rows]
         rank = _ranks(self.scores[layer.name].reshape(shape), self.by_row)[rows]
+        refit = self._refit(gram, w) if self.refit else None
         for count in self.counts[layer.name]:
             kept = count // layer.rows if self.by_row else count
             mask = torch.from_numpy(rank < kept).to(w.device)
             masked = torch.where(mask, w, 0.0)
-            if not self.refit:
-                yield masked
-                continue
-            assert gram is not None
-            b, energy = gram.cross(w), gram.target_energy(w)
-            yield refit_rows(gram.H, b, energy, mask, masked, self.damping).values
+            yield masked if refit is None else refit(mask, masked)
+
+    def _refit(self, gram: LayerGram | None, w: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """What re-fits these rows for any of their masks; their targets are made once."""
+        assert gram is not None
+        H, b, energy = gram.H, gram.cross(w), gram.target_energy(w)
+        return lambda mask, masked: refit_rows(H, b, energy, mask, masked, self.damping).values
 
     def grams(
         self, sets: Sequence[CalibrationSet]

@@ -22,12 +22,11 @@ from .options import (
 )
 from .presets import PRESETS, Preset
 from .reading import ConfigError, read_toml, validate
-from .resolve import GLOBAL_WEIGHTS, resolved
+from .resolve import resolved
 from .tune import TuneOptions
 from .window import WindowOptions
 
 __all__ = [
-    "GLOBAL_WEIGHTS",
     "PRESETS",
     "AcceptOptions",
     "AllocationOptions",

@@ -6,11 +6,11 @@ from typing import Any
 
 from .options import Config
 
-__all__ = ["GLOBAL_WEIGHTS", "resolved"]
+__all__ = ["resolved"]
 
 # Up to so many weights the global objective gives better masks alone than layer by layer; beyond,
 # its batches of a few thousand weights hardly touch the model. Measured: docs/presets.md.
-GLOBAL_WEIGHTS = 5_000_000
+_GLOBAL_WEIGHTS = 5_000_000
 # layers whose curves are measured by running the model for each of their levels
 _LOSS_CURVES = 8
 
@@ -27,7 +27,7 @@ def resolved(config: Config, weights: int, layers: int) -> Config:
     objective = prune.objective
     if objective == "auto":
         alone = not prune.refit and not prune.pattern.startswith("block")
-        small = weights <= GLOBAL_WEIGHTS
+        small = weights <= _GLOBAL_WEIGHTS
         objective = "global" if alone and small else "reconstruction"
     method = allocation.method
     if method == "auto":

@@ -127,10 +127,7 @@ class LayerWalk:
         """Layers that no chain holds: the model runs up to them."""
         if not layers:
             return
-        groups: Sequence[Sequence[PrunableLayer]] = self._groups(layers)
-        if self.inputs == "dense":
-            groups = list(self._bunches(layers))
-        for group in groups:
+        for group in self._bunches(layers) if self.inputs == "dense" else self._groups(layers):
             yield self._stage(group, [partial(self._whole, data) for data in self.sets])
 
     def _bunches(self, layers: Sequence[PrunableLayer]) -> Iterator[list[PrunableLayer]]:

@@ -24,7 +24,7 @@ from optiprune.refit import RefitResult
 from optiprune.solvers import Solver, Status, Stop
 
 from .joint_search import LEAST_DAMPING, JointSearch
-from .row_blocks import Judged
+from .row_blocks import ROUNDING, Judged
 from .row_solving import RowAnswer, RowTask, Task, solve_rows
 
 __all__ = ["BLOCK_EXCHANGES", "BlockSearch", "check_block_mask", "whole_blocks", "within_blocks"]
@@ -34,8 +34,6 @@ Floats = npt.NDArray[np.float64]
 Seeds = Callable[[int], np.random.SeedSequence]
 # in place of a solver's name in the history: tiles are exchanged without one
 BLOCK_EXCHANGES = "block-exchanges"
-# changes below this share of a band's output energy are rounding
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,7 +197,7 @@ class BlockSearch(JointSearch):
             return np.repeat(x.reshape(-1, block.rows).sum(1), block.rows)
 
         train = (fit.error_after - self.fit.error_after).cpu().numpy()
-        good = differs & (by_band(train) < -_ROUNDING * by_band(self.energy.cpu().numpy()))
+        good = differs & (by_band(train) < -ROUNDING * by_band(self.energy.cpu().numpy()))
         holdout = None
         if self.held is not None:
             holdout = (self._judged(fit) - self._judged(self.fit)).cpu().numpy()

@@ -25,7 +25,7 @@ from optiprune.solvers import Solver, Stop
 
 from .damping import sample_rows
 from .pattern_search import GroupTask
-from .row_blocks import Judged
+from .row_blocks import ROUNDING, Judged
 from .row_solving import RowAnswer, SomeRows, Task, solve_rows
 from .row_subset import subset_batch
 from .solving import solve_checked
@@ -33,8 +33,6 @@ from .solving import solve_checked
 __all__ = ["LEAST_DAMPING", "JointSearch", "SubsetTask", "within_budgets"]
 
 Bools = npt.NDArray[np.bool_]
-# changes below this share of a row's output energy are rounding
-_ROUNDING = 1e-12
 # rows on which two first supports are compared
 _COMPARED = 64
 _ALL = slice(None)
@@ -221,7 +219,7 @@ class JointSearch:
         mask = torch.from_numpy(proposed).to(self.mask.device)
         fit = self._refit_changed(mask, differs)
         train = (fit.error_after - self.fit.error_after).cpu().numpy()
-        good = differs & (train < -_ROUNDING * self.energy.cpu().numpy())
+        good = differs & (train < -ROUNDING * self.energy.cpu().numpy())
         holdout = None
         if self.held is not None:
             holdout = (self._judged(fit) - self._judged(self.fit)).cpu().numpy()
@@ -237,14 +235,8 @@ class JointSearch:
             return torch.where(rows[:, None] if new.ndim == 2 else rows, new, was)
 
         self.mask = pick(mask, self.mask)
-        self._fit = RefitResult(
-            pick(fit.values, old.values),
-            pick(fit.error_before, old.error_before),
-            pick(fit.error_after, old.error_after),
-            pick(fit.damping, old.damping),
-            pick(fit.failed, old.failed),
-            pick(fit.raised, old.raised),
-        )
+        parts = (part.name for part in fields(RefitResult))
+        self._fit = RefitResult(*(pick(getattr(fit, k), getattr(old, k)) for k in parts))
 
 
 def within_budgets(

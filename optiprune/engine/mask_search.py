@@ -17,7 +17,7 @@ from optiprune.curvature.layers import PrunableLayer
 from optiprune.solvers import Solver, Stop
 
 from .budgets import pattern_of
-from .row_blocks import Judged
+from .row_blocks import ROUNDING, Judged
 from .row_solving import RowAnswer, RowTask, solve_rows
 
 __all__ = ["MaskSearch", "Round"]
@@ -25,8 +25,6 @@ __all__ = ["MaskSearch", "Round"]
 Bools = npt.NDArray[np.bool_]
 # (sweep, turn) -> row -> its seed
 Seeds = Callable[[int, int], Callable[[int], np.random.SeedSequence]]
-# changes below this share of a row's output energy are rounding
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +114,7 @@ class MaskSearch:
             return (g.error(new, w) - g.error(old, w)).cpu().numpy()
 
         on_train = change(self.gram)
-        floor = _ROUNDING * self.gram.target_energy(w).cpu().numpy()
+        floor = ROUNDING * self.gram.target_energy(w).cpu().numpy()
         good = differs & (on_train < -floor)
         on_holdout = None if self.held is None else change(self.held)
         if on_holdout is not None:

@@ -33,7 +33,7 @@ from .errors import RunInterruptedError, StepFailedError
 from .joint_search import JointSearch, within_budgets
 from .mask_search import MaskSearch
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
-from .row_blocks import Judged, row_blocks
+from .row_blocks import ROUNDING, Judged, row_blocks
 from .row_search import check_pattern_mask
 from .window_tuning import tune_window
 
@@ -41,9 +41,6 @@ __all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord", "reconstruct
 
 Bools = npt.NDArray[np.bool_]
 Progress = Callable[[RowBlockRecord], None]
-
-# changes below this share of a row's output energy are rounding
-_ROUNDING = 1e-12
 
 
 def reconstruct(
@@ -213,7 +210,7 @@ class _Run:
             values = fit.values
             if held is not None:
                 rise = held.error(values, w) - held.error(masked, w)
-                undo = rise > self.config.accept.tolerance + _ROUNDING * held.target_energy(w)
+                undo = rise > self.config.accept.tolerance + ROUNDING * held.target_energy(w)
                 values = torch.where(undo[:, None], masked, values)
                 rejected = int(undo.sum())
         failed = 0 if fit is None else int(fit.failed.sum())

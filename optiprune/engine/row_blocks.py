@@ -11,8 +11,10 @@ import numpy.typing as npt
 from .reconstruction_result import RowBlockRecord
 from .row_solving import RowAnswer, largest_gap, worst_status
 
-__all__ = ["Judged", "row_blocks"]
+__all__ = ["ROUNDING", "Judged", "row_blocks"]
 
+# changes of a row's error below this share of its output energy are rounding
+ROUNDING = 1e-12
 _BLOCK = 64
 
 

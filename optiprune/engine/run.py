@@ -170,8 +170,10 @@ class PruningRun:
 
     def _make_tuner(self) -> Tuner:
         task, dense = None, self.state.dense_weights()
-        each = multiply_adds_per_weight(self.model, self.layers, dense, self.train)
-        once = self.train.n * sum(each[layer.name] * layer.numel for layer in self.layers)
+        once = 0.0
+        if self.config.tune.epochs == "auto":
+            each = multiply_adds_per_weight(self.model, self.layers, dense, self.train)
+            once = self.train.n * sum(each[layer.name] * layer.numel for layer in self.layers)
         options = planned(self.config.tune, len(self.layers), self.train.n, once)
         if options.loss == "task":
             first = next(iter(self.train.batches(1)))

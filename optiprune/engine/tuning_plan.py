@@ -21,7 +21,7 @@ def planned(options: TuneOptions, layers: int, samples: int, multiply_adds: floa
     ----------
     layers : that take part
     samples : of the calibration data
-    multiply_adds : of the layers in one forward pass over all samples
+    multiply_adds : of the layers in one forward pass over all samples; for epochs = 'auto' alone
     """
     epochs, rate = options.epochs, options.learning_rate
     if isinstance(epochs, str):
