@@ -58,8 +58,13 @@ def admm_support(
     rho = _FIRST_RHO
     support = chosen = project(d.reshape(dense.shape).abs())
     total = max(1, int(support.sum()))
+    # one product with the inverse a step, or two with the eigenvectors, whichever costs less
+    inverts = _LOOK * b.shape[1] > cols
     for step in range(_STEPS):
-        w = ((b - v + rho * d) @ Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
+        if inverts and step % _LOOK == 0:
+            solve = (Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
+        w = b - v + rho * d
+        w = w @ solve if inverts else (w @ Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
         y = w + v / rho
         chosen = project(y.reshape(dense.shape).abs())
         d = torch.where(grouped(chosen), y, 0.0)

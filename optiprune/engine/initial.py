@@ -15,6 +15,7 @@ from optiprune.curvature.gram import input_norms, wanda_scores
 
 from .budgets import Budgets
 from .errors import BudgetError
+from .largest import largest
 from .objective import GlobalLoss
 from .state import WeightState
 
@@ -22,6 +23,8 @@ __all__ = ["best_per_group", "first_scores", "nonzero_mask", "require_connected"
 
 # positions sorted at once
 _SPAN = 1 << 22
+# positions in a group, on average, from which on each is searched by itself
+_LARGE = 4096
 
 
 def first_scores(
@@ -79,21 +82,23 @@ def best_per_group(
     for part in _whole_groups(groups):
         first = int(groups[part].min()) if groups[part].size else 0
         own = groups[part] - first
-        order = np.lexsort((-score[part], own))
         sizes = np.bincount(own)
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        rank = np.arange(own.shape[0]) - np.repeat(starts, sizes)
-        mask[part][order] = rank < np.repeat(kept[first : first + len(sizes)], sizes)
+        counts = kept[first : first + len(sizes)]
+        ends = np.cumsum(sizes)
+        if len(sizes) * _LARGE <= ends[-1] and _ascending(own):
+            for start, end, k in zip(ends - sizes, ends, counts, strict=True):
+                mask[part][start:end] = largest(score[part][start:end], int(k))
+            continue
+        order = np.lexsort((-score[part], own))
+        rank = np.arange(own.shape[0]) - np.repeat(ends - sizes, sizes)
+        mask[part][order] = rank < np.repeat(counts, sizes)
     return mask
 
 
 def _whole_groups(groups: npt.NDArray[np.integer]) -> Iterator[slice]:
     """Spans of positions that hold groups whole, of `_SPAN` positions or one group each."""
     n = groups.shape[0]
-    ascending = all(
-        bool((groups[i : i + _SPAN][1:] >= groups[i : i + _SPAN][:-1]).all())
-        for i in range(0, n, _SPAN - 1)
-    )
+    ascending = all(_ascending(groups[i : i + _SPAN]) for i in range(0, n, _SPAN - 1))
     at = 0
     while at < n:
         end = min(at + _SPAN, n) if ascending else n
@@ -104,6 +109,10 @@ def _whole_groups(groups: npt.NDArray[np.integer]) -> Iterator[slice]:
             end = begin if begin > at else at + int(np.searchsorted(groups[at:], last, "right"))
         yield slice(at, end)
         at = end
+
+
+def _ascending(groups: npt.NDArray[np.integer]) -> bool:
+    return bool((groups[1:] >= groups[:-1]).all())
 
 
 def nonzero_mask(

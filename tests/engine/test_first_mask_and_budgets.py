@@ -92,16 +92,18 @@ def test_already_sparse_keeps_what_is_nonzero() -> None:
     equal=st.booleans(),
     ascending=st.booleans(),
     span=st.sampled_from([2, 5, 1 << 22]),
+    large=st.sampled_from([1, 4096]),
 )
 @settings(deadline=None, max_examples=100)
 def test_best_per_group_keeps_the_best(
-    groups: list[int], seed: int, equal: bool, ascending: bool, span: int
+    groups: list[int], seed: int, equal: bool, ascending: bool, span: int, large: int
 ) -> None:
     g = np.array(sorted(groups) if ascending else groups)
     rng = np.random.default_rng(seed)
     score = np.zeros(len(g)) if equal else rng.normal(size=len(g)).round(1)
     kept = np.array([rng.integers(0, np.sum(g == i) + 1) for i in range(4)])
-    with mock.patch("optiprune.engine.initial._SPAN", span):
+    module = "optiprune.engine.initial"
+    with mock.patch(f"{module}._SPAN", span), mock.patch(f"{module}._LARGE", large):
         mask = best_per_group(score, g, kept)
     for i in range(4):
         inside, chosen = score[g == i], score[(g == i) & mask]
