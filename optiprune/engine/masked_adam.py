@@ -46,15 +46,19 @@ class MaskedAdam:
         """Take the gradient of a sum over some terms, made with `weights`."""
         # not backward(): the model's other parameters would get gradients too
         grads = torch.autograd.grad(summed, list(self._leaves.values()), allow_unused=True)
-        self._sums = [
-            g if s is None else s if g is None else s + g
-            for s, g in zip(self._sums, grads, strict=True)
-        ]
+        # in place, here and below: one more copy of a large model is gigabytes
+        for i, g in enumerate(grads):
+            own = self._sums[i]
+            if own is None:
+                self._sums[i] = g
+            elif g is not None:
+                own.add_(g)
 
     def step(self, terms: int) -> None:
         """Move along the mean over the terms that were added."""
         for leaf, g in zip(self._leaves.values(), self._sums, strict=True):
-            leaf.grad = None if g is None else g / terms
+            leaf.grad = None if g is None else g.div_(terms)
         self._sums = [None] * len(self._sums)
         self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
         self._schedule.step()

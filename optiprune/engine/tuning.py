@@ -118,7 +118,7 @@ class Tuner:
         }
         kept = {k: masks[k].to(v.device) for k, v in now.items()}
         before = self._held_out(now, loss, name)
-        best = {k: v.detach().clone() for k, v in now.items()}
+        best = {k: weights[k].detach() for k in now}
         lowest, chosen = math.inf if before is None else before, 0
         losses: list[float] = []
         with untouched(self.model):
@@ -131,6 +131,8 @@ class Tuner:
                     break
                 if value is None or value < lowest:
                     lowest, chosen = losses[-1], epoch
+                    # all of a pass before is freed first: a copy of a large model is gigabytes
+                    best = {}
                     best = {k: v.detach().clone() for k, v in now.items()}
         seconds = time.perf_counter() - began
         return best, TuningReport(name, before, tuple(losses), chosen, seconds)
