@@ -23,6 +23,7 @@ from .options import (
 from .presets import PRESETS, Preset
 from .reading import ConfigError, read_toml, validate
 from .resolve import resolved
+from .subset import SubsetOptions
 from .tune import TuneOptions
 from .window import WindowOptions
 
@@ -41,6 +42,7 @@ __all__ = [
     "PruneOptions",
     "RefitOptions",
     "ScheduleOptions",
+    "SubsetOptions",
     "TuneOptions",
     "WindowOptions",
     "explain",

@@ -15,6 +15,7 @@ from .fitting import JointOptions, RefitOptions
 from .presets import Preset, with_preset
 from .reading import ConfigError, read_toml, validate
 from .section import GLOBAL, RECONSTRUCTION, Section
+from .subset import SubsetOptions
 from .tune import TuneOptions
 from .window import WindowOptions
 
@@ -29,6 +30,7 @@ __all__ = [
     "PruneOptions",
     "RefitOptions",
     "ScheduleOptions",
+    "SubsetOptions",
     "load_config",
     "parse_pattern",
 ]
@@ -332,6 +334,7 @@ class Config(Section):
     accept: AcceptOptions = Field(AcceptOptions(), description="")
     refit: RefitOptions = Field(RefitOptions(), description="")
     joint: JointOptions = Field(JointOptions(), description="", json_schema_extra=RECONSTRUCTION)
+    subset: SubsetOptions = Field(SubsetOptions(), description="", json_schema_extra=GLOBAL)
     window: WindowOptions = Field(WindowOptions(), description="", json_schema_extra=RECONSTRUCTION)
     tune: TuneOptions = Field(TuneOptions(), description="")
     solver: dict[str, Any] = Field(

@@ -107,6 +107,22 @@ class SampleGradients:
             start += size
         return out if self.scale == 1.0 else out.mul_(self.scale)
 
+    def project(self, name: str, direction: Tensor) -> Tensor:
+        """Every sample's gradient times a direction, float32, shape (N,): as dear as a forward.
+
+        ``direction`` : (rows, cols), of the layer's weights
+        """
+        layer = self.layers[name]
+        out = torch.zeros(self.n, device=self.mean[name].device)
+        step = direction.to(torch.float32)
+        start = 0
+        for chunk, size in zip(self._chunks, self._sizes, strict=True):
+            for call in chunk.get(name, []):
+                moved = _moved(call, step, layer)
+                out[start : start + size] += (moved * call.grads).reshape(size, -1).sum(1)
+            start += size
+        return out if self.scale == 1.0 else out.mul_(self.scale)
+
     def whole(self, name: str) -> Tensor:
         """Per-sample gradients of all weights of a layer, float32, shape (N, rows * cols).
 
@@ -179,6 +195,16 @@ def _gather_conv(
             s = where[i : i + step]
             by_image = (d[:, rows[s]] * view[:, channel[s]]).sum((2, 3))
             out[:, s] += by_image.reshape(n, images // n, -1).sum(1)
+
+
+def _moved(call: Call, step: Tensor, layer: PrunableLayer) -> Tensor:
+    """What a step of the weights changes in the output of a call."""
+    m = call.module
+    if not isinstance(m, nn.Conv2d):
+        return call.inputs @ step.T
+    kernel = step.reshape(layer.rows, -1, *m.kernel_size)
+    x = _padded(m, call.inputs)
+    return F.conv2d(x, kernel, None, m.stride, 0, m.dilation, m.groups)
 
 
 def _dense_gradients(call: Call, size: int, part: slice, layer: PrunableLayer) -> Tensor:

@@ -44,7 +44,7 @@ class GlobalSearch:
     ----------
     objective, state, budgets : what to lower, from where, within what
     train, holdout : disjoint calibration sets; without a holdout every step is accepted
-    score : (P,) score of the first mask, which also picks what each stage of the schedule prunes
+    score : (P,) higher stays; of the first mask, and of what each stage of the schedule prunes
     notes : why a stage ended early
     """
 
@@ -66,8 +66,16 @@ class GlobalSearch:
     _start: float = 0.0
     _stage: int = 0
 
-    def run(self) -> None:
+    @property
+    def stages(self) -> int:
+        """How many are over."""
+        return self._stage
+
+    def run(self, after: Callable[[int], None] | None = None) -> None:
         """Prune stage by stage and search at each density.
+
+        ``after`` is called with the number of each stage that is over; it may move ``state`` and
+        ``score``.
 
         Raises
         ------
@@ -85,6 +93,8 @@ class GlobalSearch:
         for stage, share in enumerate(shares):
             self._prune_to(self.budgets.at_share(share))
             self.go_on(steps * (stage + 1) // len(shares) - steps * stage // len(shares))
+            if after is not None:
+                after(stage)
 
     def go_on(self, steps: int) -> None:
         """One more stage, from where ``state`` is now, at the density that it has.

@@ -11,6 +11,7 @@ from torch import nn
 
 from .global_loss import GlobalSearch
 from .refitting import refit_state
+from .subset_fit import SubsetFit
 
 __all__ = ["GlobalRun"]
 
@@ -44,12 +45,15 @@ class GlobalRun:
         config, state = self.search.config, self.search.state
         self._note_loss("dense", np.ones(state.n, dtype=bool))
         self._note_loss("initial", start)
-        self.search.run()
+        fit = SubsetFit(self.search) if config.prune.refit and config.subset.rounds else None
+        self.search.run(None if fit is None else fit.run)
         self._note_loss("masked", state.mask)
         if config.prune.refit:
             self._refit("refit")
             if config.batches.steps and config.refit.steps:
                 self._again(config.refit.steps)
+            if fit is not None:
+                fit.run(self.search.stages)
         self._note_loss("final", state.mask)
 
     def _again(self, steps: int) -> None:

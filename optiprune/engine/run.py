@@ -197,6 +197,12 @@ class PruningRun:
                 "wrap it so that it takes a QUBO by optiprune.problems.to_penalty_qubo"
             )
         layerwise = self.config.prune.objective == "reconstruction"
+        fits = self.config.prune.refit and not layerwise and self.config.subset.rounds
+        if fits and MIQP not in solver.capabilities.problems:
+            raise UnsupportedProblemError(
+                f"solver '{solver.name}' does not take MIQP, which subset.rounds = "
+                f"{self.config.subset.rounds} makes; use 'auto' or 'tabu', or subset.rounds = 0"
+            )
         widest = max(layer.cols for layer in self.layers) if layerwise else self.state.n
         n, most = min(options.size, widest), solver.capabilities.max_n
         if most is not None and n > most:

@@ -158,6 +158,10 @@ def test_gathered_gradients_are_those_of_autograd(name: str, chunk: int) -> None
             got.gather(layer.name, index), want[:, index], atol=2e-5, rtol=1e-4
         )
         torch.testing.assert_close(got.whole(layer.name), want, atol=2e-5, rtol=1e-4)
+        step = torch.randn(layer.rows, layer.cols, generator=torch.Generator().manual_seed(2))
+        torch.testing.assert_close(
+            got.project(layer.name, step), want @ step.reshape(-1), atol=2e-4, rtol=1e-4
+        )
         mean = got.mean[layer.name].reshape(-1)
         torch.testing.assert_close(mean, want.mean(0), atol=2e-5, rtol=1e-4)
         diagonal = got.diagonal(layer.name).reshape(-1)
