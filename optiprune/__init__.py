@@ -12,6 +12,8 @@ _LAZY = {
     "optimize_masks": "optiprune.api",
     "MaskResult": "optiprune.api",
     "MaskSet": "optiprune.masks",
+    "permute_channels": "optiprune.permutation",
+    "PermutationReport": "optiprune.permutation",
     "Config": "optiprune.config",
     "problems": "optiprune.problems",
     "solvers": "optiprune.solvers",
@@ -20,8 +22,10 @@ __all__ = [
     "Config",
     "MaskResult",
     "MaskSet",
+    "PermutationReport",
     "__version__",
     "optimize_masks",
+    "permute_channels",
     "problems",
     "solvers",
 ]
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from .api import MaskResult, optimize_masks
     from .config import Config
     from .masks import MaskSet
+    from .permutation import PermutationReport, permute_channels
 
 
 def __getattr__(name: str) -> Any:
