@@ -76,17 +76,26 @@ class CheapPruning:
         w = self.dense[layer.parameter].detach().to(torch.float64).reshape(shape)[rows]
         rank = _ranks(self.scores[layer.name].reshape(shape), self.by_row)[rows]
         refit = self._refit(gram, w) if self.refit else None
+        near: Tensor | None = None
         for count in self.counts[layer.name]:
             kept = count // layer.rows if self.by_row else count
             mask = torch.from_numpy(rank < kept).to(w.device)
             masked = torch.where(mask, w, 0.0)
-            yield masked if refit is None else refit(mask, masked)
+            # the level before is where the next one's fit begins
+            near = masked if refit is None else refit(mask, masked, near)
+            yield near
 
-    def _refit(self, gram: LayerGram | None, w: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def _refit(
+        self, gram: LayerGram | None, w: Tensor
+    ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         """What re-fits these rows for any of their masks; their targets are made once."""
         assert gram is not None
         H, b, energy = gram.H, gram.cross(w), gram.target_energy(w)
-        return lambda mask, masked: refit_rows(H, b, energy, mask, masked, self.damping).values
+
+        def refit(mask: Tensor, masked: Tensor, near: Tensor | None) -> Tensor:
+            return refit_rows(H, b, energy, mask, masked, self.damping, near).values
+
+        return refit
 
     def grams(
         self, sets: Sequence[CalibrationSet]
@@ -114,12 +123,15 @@ def layer_error_damages(
     held: CalibrationSet | None,
     most_rows: int | None = None,
     seed: np.random.SeedSequence | None = None,
+    curvature: Mapping[str, Tensor] | None = None,
 ) -> Damages:
     """Squared error of the layer's output over the mean square of the dense output (without bias).
 
     Parameters
     ----------
     held : samples to judge on; None: those that the fits are from
+    curvature : layer name -> (rows,), see `output_curvature`: damages are the rises of the loss
+        that it predicts, in place of relative errors
     most_rows : rows of a layer that stand for all, drawn by ``seed`` (0 if it is None); None for
         all. Layers of several convolution groups are measured whole.
 
@@ -139,10 +151,14 @@ def layer_error_damages(
             few = np.sort(draws.choice(layer.rows, most_rows, replace=False))
         w = pruning.dense[layer.parameter].detach().to(torch.float64)
         rows = w.reshape(layer.rows, layer.cols)[few]
-        energy = float(judge.target_energy(rows).sum())
-        errors = [float(judge.error(v, rows).sum()) for v in pruning.levels(layer, grams[0], few)]
-        scale = 1.0 / energy if energy > 0 else 0.0
-        out[layer.name] = np.array(errors) * scale
+        if curvature is None:
+            energy = float(judge.target_energy(rows).sum())
+            each = torch.full((len(rows),), 1.0 / energy if energy > 0 else 0.0, dtype=rows.dtype)
+        else:
+            each = 0.5 * layer.rows / len(rows) * curvature[layer.name][few]
+        each = each.to(rows.device)
+        levels = pruning.levels(layer, grams[0], few)
+        out[layer.name] = np.array([float(each @ judge.error(v, rows)) for v in levels])
     return out
 
 

@@ -27,12 +27,15 @@ class AllocationOptions(Section):
         description="What prune.sparsity saves a share of: kept weights; multiply-adds of one "
         "sample; or bytes, where a layer takes its kept values and one bit a weight for the mask.",
     )
-    curve: Literal["auto", "layer-error", "loss"] = Field(
+    curve: Literal["auto", "fisher", "layer-error", "loss"] = Field(
         "auto",
-        description="Damage that 'knapsack' measures, with one layer pruned at a time: rise of the "
-        "model's loss on held-out samples (prune.loss; 'auto' in reconstruction: 'kl', no labels), "
-        "or squared error of the layer's output over its mean square. The second runs the model "
-        "once, the first once for each layer and level. 'auto': loss for up to 8 layers.",
+        description="Damage that 'knapsack' measures, one layer pruned at a time. 'loss': rise "
+        "of the model's loss on held-out samples (prune.loss; 'auto' in reconstruction: 'kl', no "
+        "labels), one run of the model for each layer and level. 'fisher': the rise that the "
+        "errors of the layer's outputs predict, each weighted by the loss's curvature there, which "
+        "one pass measures. 'layer-error': squared error of the layer's output over its mean "
+        "square. 'auto': loss for up to 8 layers, else fisher; layer-error where the loss is a "
+        "callable of one's own.",
     )
     levels: int = Field(
         9, ge=2, description="Densities at which each layer is measured, in equal ratios."
@@ -59,7 +62,8 @@ class AllocationOptions(Section):
     rows: int = Field(
         64,
         ge=1,
-        description="Rows of a layer, drawn at random, that stand for all in 'layer-error'.",
+        description="Rows of a layer, drawn at random, that stand for all in 'fisher' and "
+        "'layer-error'.",
     )
     owl_threshold: float = Field(
         5.0,

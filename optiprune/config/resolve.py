@@ -15,13 +15,14 @@ _GLOBAL_WEIGHTS = 5_000_000
 _LOSS_CURVES = 8
 
 
-def resolved(config: Config, weights: int, layers: int) -> Config:
+def resolved(config: Config, weights: int, layers: int, own_loss: bool = False) -> Config:
     """The config with every choice made that depends on the model.
 
     Parameters
     ----------
     weights : that take part
     layers : that share the common budget
+    own_loss : whether the loss is a callable of the user's, or the model's own
     """
     prune, allocation = config.prune, config.allocation
     objective = prune.objective
@@ -41,7 +42,9 @@ def resolved(config: Config, weights: int, layers: int) -> Config:
         method = "knapsack" if free else "uniform"
     curve = allocation.curve
     if curve == "auto":
-        curve = "loss" if layers <= _LOSS_CURVES else "layer-error"
+        curve = "layer-error" if own_loss else "fisher"
+        if layers <= _LOSS_CURVES:
+            curve = "loss"
     changes: dict[str, dict[str, Any]] = {
         "prune": {"objective": objective},
         "allocation": {"method": method, "curve": curve},

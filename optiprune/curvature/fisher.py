@@ -6,20 +6,18 @@ that the results are those of one call over all data, whatever the chunks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from .capture import CallKey
-from .data import Batch, CalibrationError, CalibrationSet
+from .data import CalibrationError, CalibrationSet
 from .layers import PrunableLayer
-from .losses import LossFunction, logits_of, loss_terms, sampled_label_loss
-from .runner import run_model, untouched
+from .loss_pass import LossChunk, gradients, loss_chunks, require_terms
+from .losses import LossFunction
+from .recording import LayerCall, OutputRecorder
+from .runner import untouched
 from .sample_axis import AxisFinder, as_batch
 from .sample_gradients import Call, SampleGradients, gather_calls
 
@@ -67,13 +65,13 @@ def linearise_loss(
     sums = _GradientSums(layers)
     axes = AxisFinder(model, layers, leaves)
     total, terms = 0.0, 0
-    with untouched(model), torch.enable_grad(), _Recorder(layers) as recorder:
-        for c in _chunks(model, leaves, data, loss, dense_targets, chunk, generator):
+    with untouched(model), torch.enable_grad(), OutputRecorder(layers) as recorder:
+        for c in loss_chunks(model, leaves, data, loss, dense_targets, chunk, generator):
             uses = recorder.take()
             calls: dict[str, list[Call]] = {}
             if c.terms:
                 wanted = [*sums.edges(leaves), *(use.output for use in uses)]
-                grads = _gradients(c.value, wanted)
+                grads = gradients(c.value, wanted)
                 calls = _calls(uses, grads[len(layers) :], axes, c)
                 recorder.take()  # finding the axes may have run the model
                 _check_sums(layers, calls, grads[: len(layers)], c, known=sums.by_layer)
@@ -108,9 +106,9 @@ def mean_gradients(
     sums = _GradientSums(layers)
     terms = 0
     with untouched(model), torch.enable_grad():
-        for c in _chunks(model, leaves, data, loss, dense_targets, chunk):
+        for c in loss_chunks(model, leaves, data, loss, dense_targets, chunk):
             if c.terms:
-                sums.add(_gradients(c.value, sums.edges(leaves)), c.terms)
+                sums.add(gradients(c.value, sums.edges(leaves)), c.terms)
                 terms += c.terms
     return sums.finish(terms)
 
@@ -131,98 +129,12 @@ def mean_loss(
     """
     total, terms = 0.0, 0
     with untouched(model):
-        for c in _chunks(model, weights, data, loss, dense_targets, chunk):
+        for c in loss_chunks(model, weights, data, loss, dense_targets, chunk):
             if c.terms:
                 total += float(c.value) * c.terms
                 terms += c.terms
-    _require_terms(terms)
+    require_terms(terms)
     return total / terms
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """A batch after the model: ``value`` is the mean loss over ``terms``, if there are any."""
-
-    batch: Batch
-    value: Tensor
-    terms: int
-
-
-def _chunks(
-    model: nn.Module,
-    weights: Mapping[str, Tensor],
-    data: CalibrationSet,
-    loss: LossFunction,
-    dense_targets: Mapping[str, Tensor] | None,
-    size: int,
-    generator: torch.Generator | None = None,
-) -> Iterator[_Chunk]:
-    for batch in data.batches(size):
-        targets = batch.targets
-        if dense_targets is not None:
-            with torch.no_grad():
-                targets = logits_of(run_model(model, dense_targets, batch.inputs))
-        output = run_model(model, weights, batch.inputs)
-        if generator is not None:
-            value = sampled_label_loss(output, targets, loss, generator)
-        else:
-            value = loss(output, targets)
-        terms = loss_terms(loss, output, targets, batch.n)
-        if terms:
-            _require_finite_loss(value)
-        yield _Chunk(batch, value, terms)
-
-
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """One recorded call: its input, and where the gradient of its output arrives."""
-
-    key: CallKey
-    layer: str
-    module: nn.Module
-    inputs: Tensor
-    output: GradientEdge
-
-
-class _Recorder:
-    """While entered, notes the calls of the layers' modules that the loss may depend on."""
-
-    def __init__(self, layers: Sequence[PrunableLayer]) -> None:
-        self._layers = layers
-        self._uses: list[_Use] = []
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-
-    def __enter__(self) -> _Recorder:
-        for layer in self._layers:
-            for name, module in zip(layer.module_names, layer.modules, strict=True):
-                hook = self._hook(layer.name, name)
-                self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def take(self) -> list[_Use]:
-        """The calls since the last time."""
-        uses, self._uses = self._uses, []
-        return uses
-
-    def _hook(self, layer: str, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            x = args[0] if args else kwargs.get("input")
-            if not isinstance(output, Tensor) or not output.requires_grad or x.numel() == 0:
-                return output
-            if output._is_view():
-                # in-place operations on a view rewrite the graph behind it: its edge would be cut
-                output = output.clone()
-            nth = sum(use.key[0] == name for use in self._uses)
-            # the edge, not the tensor: an in-place operation makes the tensor stand for its result
-            edge = get_gradient_edge(output)
-            self._uses.append(_Use((name, nth), layer, module, x.detach(), edge))
-            return output
-
-        return hook
 
 
 class _GradientSums:
@@ -248,7 +160,7 @@ class _GradientSums:
 
     def finish(self, terms: int) -> dict[str, Tensor]:
         """Layer name -> gradient of the mean over all terms."""
-        _require_terms(terms)
+        require_terms(terms)
         for layer in self._layers:
             if layer.name not in self.by_layer:
                 raise CalibrationError(
@@ -267,14 +179,8 @@ def _leaves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().clone().requires_grad_(True) for k, v in weights.items()}
 
 
-def _gradients(value: Tensor, wanted: Sequence[GradientEdge]) -> tuple[Tensor | None, ...]:
-    if not value.requires_grad:
-        raise CalibrationError("the loss does not depend on the weights of any layer")
-    return torch.autograd.grad(value, wanted, allow_unused=True)
-
-
 def _calls(
-    uses: Sequence[_Use], grads: Sequence[Tensor | None], axes: AxisFinder, chunk: _Chunk
+    uses: Sequence[LayerCall], grads: Sequence[Tensor | None], axes: AxisFinder, chunk: LossChunk
 ) -> dict[str, list[Call]]:
     """Layer name -> its calls, parted by sample, with the gradient of the sum over the terms."""
     n = chunk.batch.n
@@ -298,7 +204,7 @@ def _check_sums(
     layers: Sequence[PrunableLayer],
     calls: Mapping[str, Sequence[Call]],
     grads: Sequence[Tensor | None],
-    chunk: _Chunk,
+    chunk: LossChunk,
     *,
     known: Mapping[str, Tensor],
 ) -> None:
@@ -326,26 +232,3 @@ def _check_sums(
                 "the loss; the model uses its weight without calling the module (as "
                 "nn.MultiheadAttention does), or its output is changed by a hook; exclude it"
             )
-
-
-def _require_terms(terms: int) -> None:
-    if terms == 0:
-        raise CalibrationError("no label of the calibration data counts: all are -100 (ignored)")
-
-
-def _require_finite_loss(value: Tensor) -> None:
-    if not isinstance(value, Tensor) or value.ndim:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise CalibrationError(
-            f"the loss must be a scalar tensor (a mean over the batch), got {shape}"
-        )
-    if not bool(torch.isfinite(value)):
-        raise CalibrationError(
-            f"the loss is {float(value)} on the calibration data: activations overflow or the data "
-            "hold bad values"
-        )
-
-
-def sample_seed(seed: np.random.SeedSequence) -> int:
-    """A 63-bit seed for a torch generator."""
-    return int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from optiprune.allocation import (
     AllocationError,
@@ -33,7 +34,15 @@ from optiprune.config import Config, ConfigError
 from optiprune.curvature import CalibrationSet, PrunableLayer, mean_loss
 from optiprune.curvature.gram import input_norms, wanda_scores
 from optiprune.curvature.layers import sparsity_by_pattern
-from optiprune.curvature.losses import LossFunction, resolve_loss
+from optiprune.curvature.losses import (
+    LossFunction,
+    has_true_fisher,
+    logits_of,
+    mean_squared,
+    resolve_loss,
+)
+from optiprune.curvature.runner import run_model, untouched
+from optiprune.curvature.sensitivity import output_curvature
 
 from .allocation_report import AllocatedLayer, AllocationReport
 from .budgets import scope_of
@@ -165,22 +174,46 @@ class Allocation:
                 f"{self._limit:.12g} that are allowed ({options.budget}); give smaller "
                 "allocation.densities, or a larger allocation.span"
             )
-        if options.curve != "loss":
+        if options.curve == "layer-error":
+            return
+        if options.curve == "fisher":
+            few = self._train.sample(options.judging, judge)
+            self._judge = few, self._sampled_loss(few)
             return
         few = (self._train if held is None else held).sample(options.judging, judge)
-        name, dense = self.loss, self.state.dense_weights()
-        if name == "auto" and config.prune.objective == "reconstruction":
-            first = next(iter(few.batches(1)))
-            numbers = (
-                first.targets is not None
-                and getattr(first.targets, "is_floating_point", lambda: False)()
-            )
-            name = "mse" if numbers else "kl"
+        dense = self.state.dense_weights()
+        name = self._loss_name(few)
         if name == "kl":
             few = with_dense_targets(self.model, dense, few, config.curvature.chunk)
         targets = next(iter(few.batches(1))).targets
         self._judge = few, resolve_loss(name, targets)
         mean_loss(self.model, dense, *self._judge, chunk=config.curvature.chunk)
+
+    def _loss_name(self, few: CalibrationSet) -> str | LossFunction:
+        """The loss of the curves: in reconstruction it needs no labels."""
+        if self.loss != "auto" or self.config.prune.objective != "reconstruction":
+            return self.loss
+        targets = next(iter(few.batches(1))).targets
+        return "mse" if isinstance(targets, Tensor) and targets.is_floating_point() else "kl"
+
+    def _sampled_loss(self, few: CalibrationSet) -> LossFunction:
+        """A loss whose labels the model itself can draw, tried on one sample.
+
+        Raises `ConfigError` for any other.
+        """
+        first = next(iter(few.batches(1)))
+        name = self._loss_name(few)
+        with torch.no_grad(), untouched(self.model):
+            out = logits_of(run_model(self.model, self.state.dense_weights(), first.inputs))
+        if self.loss == "auto" and name == "kl" and out.shape[-1] < 2:
+            return mean_squared  # one number is no class: its softmax is 1 whatever it is
+        loss = resolve_loss(name, first.targets)
+        if not has_true_fisher(loss):
+            raise ConfigError(
+                "allocation.curve = 'fisher' needs loss = cross_entropy, kl or mse, since labels "
+                "must be sampled; use curve = 'layer-error' or 'loss' with this loss"
+            )
+        return loss
 
     def _common_density(self) -> float:
         """The density at which all layers together cost the limit."""
@@ -277,15 +310,31 @@ class Allocation:
             chunk=config.curvature.chunk,
             positions=config.curvature.positions,
         )
-        if self._judge is not None:
+        if self._judge is not None and config.allocation.curve == "loss":
             damages = loss_damages(pruning, *self._judge)
         else:
-            draw, rows = np.random.SeedSequence(config.seed, spawn_key=(2, 2)).spawn(2)
-            held, options = self.holdout, config.allocation
-            if held is not None:
-                held = held.sample(options.judging, np.random.default_rng(draw))
-            damages = layer_error_damages(pruning, held, options.rows, rows)
+            damages = self._error_damages(pruning)
         return [DamageCurve.of(counts[x.name], damages[x.name], x.numel) for x in self.layers]
+
+    def _error_damages(self, pruning: CheapPruning) -> dict[str, npt.NDArray[np.float64]]:
+        """Errors of the layers' outputs, weighted by the loss's curvature there if asked."""
+        config, options, held = self.config, self.config.allocation, self.holdout
+        seeds = np.random.SeedSequence(config.seed, spawn_key=(2, 2)).spawn(3)
+        if held is not None:
+            held = held.sample(options.judging, np.random.default_rng(seeds[0]))
+        curvature = None
+        if self._judge is not None:
+            data, loss = self._judge
+            curvature = output_curvature(
+                self.model,
+                self.layers,
+                pruning.dense,
+                data,
+                loss,
+                seeds[2],
+                config.curvature.chunk,
+            )
+        return layer_error_damages(pruning, held, options.rows, seeds[1], curvature)
 
     def _knapsack(self, curves: list[DamageCurve], uniform: Counts) -> Counts:
         """The densities of least predicted damage, the budget used up to the last step."""

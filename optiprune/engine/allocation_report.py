@@ -39,7 +39,7 @@ class AllocationReport:
     method : "uniform", "owl" or "knapsack"
     budget : "parameters", "flops" or "bytes"
     limit, spent : of the budget: weights, multiply-adds of one sample, or bytes
-    curve : what 'knapsack' measured: "layer-error" or "loss"; else None
+    curve : what 'knapsack' measured: "fisher", "layer-error" or "loss"; else None
     predicted, predicted_uniform : sum of the layers' damages, interpolated from the measurements,
         with these densities and with equal ones; None without measurements
     seconds : wall-clock time of measuring and choosing

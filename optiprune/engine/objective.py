@@ -17,7 +17,7 @@ from optiprune.curvature import (
     mean_gradients,
     mean_loss,
 )
-from optiprune.curvature.fisher import sample_seed
+from optiprune.curvature.loss_pass import sample_seed
 from optiprune.curvature.losses import LossFunction, has_true_fisher
 
 __all__ = ["GlobalLoss"]

@@ -163,7 +163,8 @@ class PruningRun:
         sharing = sum(sparsity_by_pattern(layer, own) is None for layer in self.layers)
         chosen = self.config.prune.objective == "auto"
         weights = sum(layer.numel for layer in self.layers)
-        self.config = resolved(self.config, weights, sharing)
+        own_loss = callable(self.loss) or self.loss == "output"
+        self.config = resolved(self.config, weights, sharing, own_loss)
         unlabelled = self.loss == "auto" and not self.train.has_targets
         if chosen and unlabelled and self.config.prune.objective == "global":
             self.loss = "kl"

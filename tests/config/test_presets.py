@@ -81,7 +81,8 @@ def test_what_auto_stands_for(prune, weights, objective, method):
 
 def test_curves_of_many_layers_are_measured_by_their_errors():
     assert resolved(Config(), 1000, 4).allocation.curve == "loss"
-    assert resolved(Config(), 1000, 40).allocation.curve == "layer-error"
+    assert resolved(Config(), 1000, 40).allocation.curve == "fisher"
+    assert resolved(Config(), 1000, 40, own_loss=True).allocation.curve == "layer-error"
     assert resolved(Config(), 1000, 1).allocation.method == "uniform"
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from optiprune import optimize_masks
 from optiprune.api import MaskResult
@@ -95,7 +95,7 @@ def test_auto_is_the_knapsack_and_a_scope_of_ones_own_is_kept_to() -> None:
     assert equal_results(by_layer, uniform)
 
 
-@pytest.mark.parametrize("curve", ["loss", "layer-error"])
+@pytest.mark.parametrize("curve", ["loss", "fisher", "layer-error"])
 @pytest.mark.parametrize("refit", [True, False])
 def test_knapsack_meets_the_total_and_predicts_less_damage(curve: str, refit: bool) -> None:
     result = prune({"method": "knapsack", "curve": curve}, refit=refit)
@@ -132,9 +132,17 @@ def test_knapsack_is_the_best_of_all_allocations_by_its_own_curves() -> None:
 
 
 def test_the_same_seed_gives_the_same_densities() -> None:
-    for curve in ("loss", "layer-error"):
+    for curve in ("loss", "fisher", "layer-error"):
         options = {"method": "knapsack", "curve": curve, "samples": 40, "judging": 9, "rows": 3}
         assert prune(options).masks == prune(options).masks
+
+
+def test_the_fisher_curve_refuses_a_loss_whose_labels_cannot_be_drawn() -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, targets)
+
+    with pytest.raises(ConfigError, match=r"curve = 'fisher' needs loss = cross_entropy"):
+        prune({"method": "knapsack", "curve": "fisher"}, loss=loss)
 
 
 def test_owl_keeps_the_mean_and_the_range() -> None:
@@ -314,7 +322,7 @@ def test_a_regression_needs_no_labels_for_layer_errors_and_takes_mse_with_them()
             config={"threads": 1, "allocation": {"method": "knapsack", "curve": curve}},
         )
 
-    for data, curve in ((x, "layer-error"), ((x, y), "loss")):
+    for data, curve in ((x, "layer-error"), ((x, y), "loss"), (x, "fisher"), ((x, y), "fisher")):
         assert run(data, curve).density == pytest.approx(0.5, abs=0.01)
     with pytest.raises(CalibrationError, match="'layer-error'"):
         run(x, "loss")
