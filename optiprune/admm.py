@@ -23,7 +23,7 @@ _FIRST_RHO = 0.1
 _STEPS = 300
 # iterations between two looks at the support, and by how much rho grows then, by the share of the
 # support that has moved
-_LOOK = 3
+_LOOK = 2
 _GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 
 
