@@ -248,6 +248,14 @@ class CurvatureOptions(Section):
         json_schema_extra=GLOBAL,
         description="Samples for the gradient, at least those of the Fisher; none: same.",
     )
+    work: float = Field(
+        3e10,
+        gt=0,
+        json_schema_extra=GLOBAL,
+        description="Multiply-adds of the layers in a step's forward passes, at most: both numbers "
+        "of samples shrink in proportion, so that a step costs the same on slow models, where many "
+        "steps with fewer samples are better than few with more.",
+    )
     chunk: int = Field(
         256, ge=1, description="Samples sent through the model at once; bounds memory."
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,7 @@ from .reconstruction import reconstruct
 from .reconstruction_result import ReconstructionResult, RowBlockRecord
 from .records import StepRecord
 from .result import LayerReport, RunReport
+from .sample_plan import planned_samples
 from .state import WeightState
 from .trial import require_gradients, try_model
 from .tuning import Tuner, TuningReport
@@ -140,6 +141,10 @@ class PruningRun:
                     "must be sampled; use fisher = 'empirical' (or 'auto') with this loss"
                 )
         self._try_data()
+        if self._objective is not None:
+            most = self.config.curvature
+            planned = planned_samples(most, self.train.n, self._multiply_adds())
+            self._objective = replace(self._objective, options=planned)
         if allocates(self.config):
             self._allocation = Allocation(
                 self.model,
@@ -173,8 +178,7 @@ class PruningRun:
         task, dense = None, self.state.dense_weights()
         once = 0.0
         if self.config.tune.epochs == "auto":
-            each = multiply_adds_per_weight(self.model, self.layers, dense, self.train)
-            once = self.train.n * sum(each[layer.name] * layer.numel for layer in self.layers)
+            once = self.train.n * self._multiply_adds()
         options = planned(self.config.tune, len(self.layers), self.train.n, once)
         if options.loss == "task":
             first = next(iter(self.train.batches(1)))
@@ -189,6 +193,12 @@ class PruningRun:
             task,
             self.config.curvature.chunk,
         )
+
+    def _multiply_adds(self) -> float:
+        """Of the layers, for one sample."""
+        dense = self.state.dense_weights()
+        each = multiply_adds_per_weight(self.model, self.layers, dense, self.train)
+        return sum(each[layer.name] * layer.numel for layer in self.layers)
 
     def _require_solver(self) -> None:
         solver, options = self.solver, self.config.batches

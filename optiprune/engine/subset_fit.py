@@ -117,8 +117,9 @@ class SubsetFit:
         search, state = self.search, self.search.state
         kept = int(np.count_nonzero(state.mask))
         room = max(1, _MOST // max(1, 2 * kept))
-        count = min(search.config.subset.samples, room)
-        options = search.config.curvature.model_copy(update={"samples": count})
+        options = search.objective.options
+        count = min(search.config.subset.samples, options.samples, room)
+        options = options.model_copy(update={"samples": count})
         objective = replace(search.objective, options=options)
         samples, mean = objective.linearise(state.weights(), search.train, seed)
         names = [layer.name for layer in state.layers]
