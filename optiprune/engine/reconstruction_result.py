@@ -95,6 +95,28 @@ class LayerErrors:
     search_s: float
     refit_s: float
 
+    @property
+    def note(self) -> str | None:
+        """What the user should know of the refit; None if all went well."""
+        if not (self.refit_damped or self.refit_failed or self.refit_rejected):
+            return None
+        return (
+            f"layer '{self.layer}': refit needed more damping in {self.refit_damped} rows, failed "
+            f"in {self.refit_failed}, was undone on held-out data in {self.refit_rejected}"
+        )
+
+    def reported(self) -> dict[str, float | None]:
+        """Under the names of `LayerReport`."""
+        return {
+            "error_initial": self.initial,
+            "error_masked": self.masked,
+            "error_refit": self.refitted,
+            "holdout_initial": self.holdout_initial,
+            "holdout_masked": self.holdout_masked,
+            "holdout_refit": self.holdout_refitted,
+            "damping": self.damping,
+        }
+
 
 @dataclass(slots=True)
 class ReconstructionResult:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .reconstruction_result import RowBlockRecord
+
 __all__ = ["StepRecord"]
 
 
@@ -51,6 +53,29 @@ class StepRecord:
     gap: float | None
     solve_s: float
     wall_s: float
+
+    @classmethod
+    def of_block(cls, block: RowBlockRecord, step: int, density: float) -> StepRecord:
+        """A block of rows of a reconstruction as one step."""
+        return cls(
+            step=step,
+            stage=block.sweep,
+            layers=(block.layer,),
+            size=block.size,
+            kept=block.kept,
+            changed=block.changed,
+            predicted=block.predicted,
+            actual=block.holdout,
+            accepted=block.rows_accepted > 0 or block.rows_changed == 0,
+            objective=None,
+            ridge=0.0,
+            density=density,
+            solver=block.solver,
+            status=block.status,
+            gap=block.gap,
+            solve_s=block.solve_s,
+            wall_s=block.wall_s,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -26,8 +26,8 @@ from optiprune.curvature import (
 from optiprune.curvature.capture import forward_order
 from optiprune.curvature.layers import sparsity_by_pattern
 from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_loss
-from optiprune.problems import MIQP, CardinalityQP
-from optiprune.solvers import Solver, Stop, UnsupportedProblemError
+from optiprune.problems import MIQP
+from optiprune.solvers import Solver, Stop
 
 from .allocating import Allocation, allocates, first_by_counts, require_allocatable
 from .allocation_report import AllocationReport
@@ -43,6 +43,7 @@ from .reconstruction_result import ReconstructionResult, RowBlockRecord
 from .records import StepRecord
 from .result import LayerReport, RunReport
 from .sample_plan import planned_samples
+from .solver_needs import require_solver
 from .state import WeightState
 from .trial import require_gradients, try_model
 from .tuning import Tuner, TuningReport
@@ -120,7 +121,7 @@ class PruningRun:
             require_allocatable(self.config)  # budgets follow once it is known what layers need
         else:
             self.budgets = make_budgets(self.state, self.config)
-        self._require_solver()
+        require_solver(self.solver, self.config, self.layers)
         ignored = ignored_options(self.config)
         if ignored:
             self.notes.append(
@@ -199,28 +200,6 @@ class PruningRun:
         dense = self.state.dense_weights()
         each = multiply_adds_per_weight(self.model, self.layers, dense, self.train)
         return sum(each[layer.name] * layer.numel for layer in self.layers)
-
-    def _require_solver(self) -> None:
-        solver, options = self.solver, self.config.batches
-        if CardinalityQP not in solver.capabilities.problems:
-            raise UnsupportedProblemError(
-                f"solver '{solver.name}' does not take CardinalityQP, which the engine makes; "
-                "wrap it so that it takes a QUBO by optiprune.problems.to_penalty_qubo"
-            )
-        layerwise = self.config.prune.objective == "reconstruction"
-        fits = self.config.prune.refit and not layerwise and self.config.subset.rounds
-        if fits and MIQP not in solver.capabilities.problems:
-            raise UnsupportedProblemError(
-                f"solver '{solver.name}' does not take MIQP, which subset.rounds = "
-                f"{self.config.subset.rounds} makes; use 'auto' or 'tabu', or subset.rounds = 0"
-            )
-        widest = max(layer.cols for layer in self.layers) if layerwise else self.state.n
-        n, most = min(options.size, widest), solver.capabilities.max_n
-        if most is not None and n > most:
-            raise UnsupportedProblemError(
-                f"solver '{solver.name}' takes at most {most} variables and batches have {n}; "
-                f"set batches.size = {most}, or choose another solver"
-            )
 
     def _try_data(self) -> None:
         """Find out now what the model, the loss and the refit would complain of later."""
@@ -379,25 +358,7 @@ class PruningRun:
 
     def _on_block(self, block: RowBlockRecord) -> None:
         """A block of rows was decided: one step of the history."""
-        record = StepRecord(
-            step=len(self.history),
-            stage=block.sweep,
-            layers=(block.layer,),
-            size=block.size,
-            kept=block.kept,
-            changed=block.changed,
-            predicted=block.predicted,
-            actual=block.holdout,
-            accepted=block.rows_accepted > 0 or block.rows_changed == 0,
-            objective=None,
-            ridge=0.0,
-            density=self.budgets.density,
-            solver=block.solver,
-            status=block.status,
-            gap=block.gap,
-            solve_s=block.solve_s,
-            wall_s=block.wall_s,
-        )
+        record = StepRecord.of_block(block, len(self.history), self.budgets.density)
         self.history.append(record)
         if self.callback is not None:
             self.callback(record)
@@ -406,21 +367,9 @@ class PruningRun:
         self.state.set_masks(result.masks)
         self._windows = result.windows
         for row in result.layers:
-            self._errors[row.layer] = {
-                "error_initial": row.initial,
-                "error_masked": row.masked,
-                "error_refit": row.refitted,
-                "holdout_initial": row.holdout_initial,
-                "holdout_masked": row.holdout_masked,
-                "holdout_refit": row.holdout_refitted,
-                "damping": row.damping,
-            }
-            if row.refit_damped or row.refit_failed or row.refit_rejected:
-                self.notes.append(
-                    f"layer '{row.layer}': refit needed more damping in {row.refit_damped} rows, "
-                    f"failed in {row.refit_failed}, was undone on held-out data in "
-                    f"{row.refit_rejected}"
-                )
+            self._errors[row.layer] = row.reported()
+            if row.note is not None:
+                self.notes.append(row.note)
 
     def _result(self, values: dict[str, Tensor] | None) -> EngineResult:
         state = self.state
