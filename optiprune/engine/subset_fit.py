@@ -53,7 +53,6 @@ class _Proposal:
     mask: Bools
     values: npt.NDArray[np.floating]
     predicted: float
-    batch: int
     solver: str
     status: str
     seconds: float
@@ -173,11 +172,13 @@ class SubsetFit:
         fit = FisherSubset(point.gradients, linear, ridge, state.mask[at])
         now = -0.5 * (point.energy + ridge * float(v @ v)) + point.slope
         began = time.perf_counter()
-        largest, solver, status = 0, search.solver.name, "heuristic"
+        solver, status = search.solver.name, "heuristic"
         groups = search.budgets.groups[at]
-        shared = np.unique(groups)
+        drawn, *children = seed.spawn(1 + search.config.subset.exchanges)
+        # budgets take turns; where there are more than batches, others in every round
+        shared = np.random.default_rng(drawn).permutation(np.unique(groups))
         idle = 0
-        for turn, child in enumerate(seed.spawn(search.config.subset.exchanges)):
+        for turn, child in enumerate(children):
             among = None if len(shared) == 1 else groups == shared[turn % len(shared)]
             batch = fit.batch(search.config.subset.size, among)
             changed = 0
@@ -194,7 +195,6 @@ class SubsetFit:
                     ) from e
                 assert solution.x is not None
                 changed = fit.exchange(batch, solution.x)
-                largest = max(largest, len(batch.index))
                 solver, status = solution.stats.solver, solution.status.value
             idle = 0 if changed else idle + 1
             if idle >= len(shared):
@@ -206,7 +206,7 @@ class SubsetFit:
         w = fit.values()
         values[at[fit.support]] = w[fit.support].astype(values.dtype)
         predicted = -0.5 * float(w @ linear) - now
-        return _Proposal(mask, values, predicted, largest, solver, status, seconds)
+        return _Proposal(mask, values, predicted, solver, status, seconds)
 
     def _measured(self, proposal: _Proposal) -> float:
         state = self.search.state
