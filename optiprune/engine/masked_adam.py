@@ -16,8 +16,8 @@ class MaskedAdam:
 
     Parameters
     ----------
-    leaves : parameter name -> weights that ask for gradients; they are moved in place
-    kept : bool masks of the same shapes; what they prune has no gradient and stays
+    leaves : parameter name -> weights that ask for gradients, 0 where pruned; moved in place
+    kept : bool masks of the same shapes and names; what they prune has no gradient and stays 0
     rate : first step, in units of the root mean square of a layer's kept weights
     steps : over which the rate falls to 0
     """
@@ -25,7 +25,8 @@ class MaskedAdam:
     def __init__(
         self, leaves: Mapping[str, Tensor], kept: Mapping[str, Tensor], rate: float, steps: int
     ) -> None:
-        self._leaves, self._kept = leaves, kept
+        self._leaves = leaves
+        self._kept = {key: kept[key] for key in leaves}
         self._sums: list[Tensor | None] = [None] * len(leaves)
         groups = []
         for key, leaf in leaves.items():
@@ -40,19 +41,24 @@ class MaskedAdam:
 
     def weights(self) -> dict[str, Tensor]:
         """The masked weights, to run a model with."""
-        return {k: leaf * self._kept[k] for k, leaf in self._leaves.items()}
+        return dict(self._leaves)
 
     def add(self, summed: Tensor) -> None:
         """Take the gradient of a sum over some terms, made with `weights`."""
         # not backward(): the model's other parameters would get gradients too
-        grads = torch.autograd.grad(summed, list(self._leaves.values()), allow_unused=True)
-        # in place, here and below: one more copy of a large model is gigabytes
-        for i, g in enumerate(grads):
+        found = torch.autograd.grad(summed, list(self._leaves.values()), allow_unused=True)
+        grads: list[Tensor | None] = list(found)
+        del found
+        # one layer after the other, each freed: a copy of a large model is gigabytes
+        for i, kept in enumerate(self._kept.values()):
+            g, grads[i] = grads[i], None
+            if g is None:
+                continue
             own = self._sums[i]
             if own is None:
-                self._sums[i] = g
-            elif g is not None:
-                own.add_(g)
+                self._sums[i] = g * kept
+            else:
+                own.add_(g * kept)
 
     def step(self, terms: int) -> None:
         """Move along the mean over the terms that were added."""

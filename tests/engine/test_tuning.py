@@ -208,7 +208,7 @@ class TestInARun:
             weights = {k: v.detach() for k, v in model.named_parameters()}
             return divergence_of(dense, weights, fresh), result
 
-        (plain, without), (tuned, result) = error(0), error(6)
+        (plain, without), (tuned, result) = error(0), error(20)
         assert without.report.tuning is None
         report = result.report.tuning
         assert report is not None
