@@ -42,6 +42,7 @@ def one(blocks: int, windows: int, rounds: int) -> dict[str, float]:
         include=["model.layers.*"],
         config={
             "threads": 1,
+            "allocation": {"curve": "fisher"},  # one block alone would run the model for each level
             "curvature": {"chunk": 1},
             "joint": {"rounds": rounds},
             "tune": {"epochs": 1},
