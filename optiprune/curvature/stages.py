@@ -223,6 +223,7 @@ class _Activations:
         self.dense: list[Call] = []
         self.pruned: list[Call] = []
         self.kept: list[_KeptInputs] = []
+        self.ahead: list[Call] = []
         with torch.no_grad(), untouched(model):
             if walk.inputs != "pruned-only":
                 self.dense = [chain.first_call(model, walk.dense, b.inputs) for b in chunks]
@@ -240,23 +241,36 @@ class _Activations:
             self.dense = _advanced(self.dense, block, weights, layers, visits)
 
     def grams(self, block: ChainBlock, layers: Sequence[PrunableLayer]) -> dict[str, LayerGram]:
-        dense, pruned = block.own(self.walk.dense), block.own(self.walk.weights)
+        pruned = block.own(self.walk.weights)
 
-        def run(call: Call, weights: Mapping[str, Tensor]) -> Feed:
-            return partial(tapped, layers, partial(call.run, block.module, weights))
+        def run(call: Call) -> Feed:
+            return partial(tapped, layers, partial(call.run, block.module, pruned))
 
         def passes() -> Passes:
             if not self.pruned:
+                self.ahead = []
                 for share, call in zip(self.shares, self.dense, strict=True):
-                    yield share, run(call, dense), None
+                    yield share, partial(self._going_on, block, layers, call), None
             elif not self.dense:
                 for share, call in zip(self.shares, self.pruned, strict=True):
-                    yield share, run(call, pruned), None
+                    yield share, run(call), None
             else:
                 for share, kept, call in zip(self.shares, self.kept, self.pruned, strict=True):
-                    yield share, partial(kept.feed, layers), run(call, pruned)
+                    yield share, partial(kept.feed, layers), run(call)
 
         return sum_grams(layers, passes(), self.walk.per_input)
+
+    def _going_on(
+        self,
+        block: ChainBlock,
+        layers: Sequence[PrunableLayer],
+        call: Call,
+        visit: Visit,
+        *,
+        until_all: bool = False,
+    ) -> None:
+        """Show the inputs of the dense form, and keep its output: it need not run once more."""
+        self.ahead += _advanced([call], block, block.own(self.walk.dense), layers, [visit])
 
     def window(self) -> Window:
         """What the block that was entered is called with, and what the dense one made of it."""
@@ -267,6 +281,8 @@ class _Activations:
         self.kept = []
         if self.pruned:
             self.pruned = _advanced(self.pruned, block, block.own(self.walk.weights))
+        elif self.ahead:
+            self.dense, self.ahead = self.ahead, []
         else:
             self.dense = _advanced(self.dense, block, block.own(self.walk.dense))
 
