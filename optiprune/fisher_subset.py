@@ -163,11 +163,6 @@ class FisherSubset:
         self.support[batch.index] = new
         return int(np.count_nonzero(new != old))
 
-    def minimum(self) -> float:
-        """The least of ``1/2 w'Aw - b'w`` on the support."""
-        w = self.values()
-        return -0.5 * float(w @ self.b)
-
 
 def _pieces(index: Indices) -> list[Indices]:
     return np.array_split(index, max(1, -(-len(index) // _PIECE)))

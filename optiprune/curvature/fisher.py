@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .data import CalibrationError, CalibrationSet
 from .layers import PrunableLayer
-from .loss_pass import LossChunk, gradients, loss_chunks, require_terms
+from .loss_pass import LossChunk, gradients, leaves_of, loss_chunks, require_terms
 from .losses import LossFunction
 from .recording import LayerCall, OutputRecorder
 from .runner import untouched
@@ -60,7 +60,7 @@ def linearise_loss(
         samples cannot be told apart.
     """
     out = SampleGradients(layers)
-    leaves = _leaves(weights)
+    leaves = leaves_of(weights)
     generator = None if sampled_labels is None else torch.Generator().manual_seed(sampled_labels)
     sums = _GradientSums(layers)
     axes = AxisFinder(model, layers, leaves)
@@ -102,7 +102,7 @@ def mean_gradients(
 
     Parameters and errors as for `linearise_loss`; nothing is kept of a chunk once it is done.
     """
-    leaves = _leaves(weights)
+    leaves = leaves_of(weights)
     sums = _GradientSums(layers)
     terms = 0
     with untouched(model), torch.enable_grad():
@@ -173,10 +173,6 @@ class _GradientSums:
                     f"the gradient of layer '{layer.name}' holds NaN or infinite values"
                 )
         return self.by_layer
-
-
-def _leaves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().clone().requires_grad_(True) for k, v in weights.items()}
 
 
 def _calls(

@@ -14,7 +14,7 @@ from .data import Batch, CalibrationError, CalibrationSet
 from .losses import LossFunction, logits_of, loss_terms, sampled_label_loss
 from .runner import run_model
 
-__all__ = ["LossChunk", "gradients", "loss_chunks", "require_terms", "sample_seed"]
+__all__ = ["LossChunk", "gradients", "leaves_of", "loss_chunks", "require_terms", "sample_seed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ def loss_chunks(
         if terms:
             _require_finite_loss(value)
         yield LossChunk(batch, value, terms)
+
+
+def leaves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of the weights that ask for gradients."""
+    return {k: v.detach().clone().requires_grad_(True) for k, v in weights.items()}
 
 
 def gradients(value: Tensor, wanted: Sequence[GradientEdge]) -> tuple[Tensor | None, ...]:

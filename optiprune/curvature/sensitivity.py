@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .data import CalibrationSet
 from .layers import PrunableLayer
-from .loss_pass import gradients, loss_chunks, sample_seed
+from .loss_pass import gradients, leaves_of, loss_chunks, sample_seed
 from .losses import LossFunction
 from .recording import OutputRecorder
 from .runner import untouched
@@ -58,7 +58,7 @@ def output_curvature(
         The loss or a gradient is NaN or infinite, or depends on no layer.
     """
     generator = torch.Generator().manual_seed(sample_seed(seed))
-    leaves = {k: v.detach().clone().requires_grad_(True) for k, v in weights.items()}
+    leaves = leaves_of(weights)
     rows = {layer.name: layer.rows for layer in layers}
     sums = {name: torch.zeros(count, dtype=torch.float64) for name, count in rows.items()}
     terms = 0

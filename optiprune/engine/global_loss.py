@@ -18,7 +18,7 @@ import torch
 from optiprune.batches import marginal_costs, select_batch
 from optiprune.config import Config
 from optiprune.curvature import CalibrationSet, LocalQuadratic, SampleGradients
-from optiprune.problems import CardinalityQP
+from optiprune.problems import MIQP, CardinalityQP
 from optiprune.solvers import Solution, Solver, Stop, UnsupportedProblemError
 
 from .budgets import Budgets
@@ -46,6 +46,7 @@ class GlobalSearch:
     train, holdout : disjoint calibration sets; without a holdout every step is accepted
     score : (P,) higher stays; of the first mask, and of what each stage of the schedule prunes
     notes : why a stage ended early
+    stages : how many are over
     """
 
     objective: GlobalLoss
@@ -64,12 +65,7 @@ class GlobalSearch:
     _ridge: float = 0.0
     _loss: float = float("nan")
     _start: float = 0.0
-    _stage: int = 0
-
-    @property
-    def stages(self) -> int:
-        """How many are over."""
-        return self._stage
+    stages: int = 0
 
     def run(self, after: Callable[[int], None] | None = None) -> None:
         """Prune stage by stage and search at each density.
@@ -102,8 +98,8 @@ class GlobalSearch:
         The seeds of the stages before it are not touched. Raises as `run`.
         """
         self._loss = self.holdout_loss(self.state.mask)
-        self._search(self._stage, steps)
-        self._stage += 1
+        self._search(self.stages, steps)
+        self.stages += 1
 
     def _prune_to(self, kept: npt.NDArray[np.int64]) -> None:
         """Drop the worst-scoring kept weights until every budget holds."""
@@ -155,7 +151,7 @@ class GlobalSearch:
         quadratic = self._quadratic(batch, samples, mean)
         problem = self._problem(quadratic, batch)
         x0 = state.mask[batch].astype(np.int8)
-        solution, energy = self._solve(problem, x0, solver_seed)
+        solution, energy = self.solve(problem, x0, solver_seed)
         heat *= 0.5
         heat[batch] = 1.0
         x = np.asarray(solution.x, dtype=bool)
@@ -236,8 +232,8 @@ class GlobalSearch:
         def partners(
             few: npt.NDArray[np.int64], pool: npt.NDArray[np.int64]
         ) -> npt.NDArray[np.floating]:
-            a = self._factor(where[few], samples) * state.values[where[few]]
-            b = self._factor(where[pool], samples) * state.values[where[pool]]
+            a = self.factor(where[few], samples) * state.values[where[few]]
+            b = self.factor(where[pool], samples) * state.values[where[pool]]
             return np.asarray(np.abs(b.T @ a).max(axis=1))
 
         picked = select_batch(
@@ -251,10 +247,10 @@ class GlobalSearch:
         )
         return np.asarray(where[picked])
 
-    def _factor(
+    def factor(
         self, batch: npt.NDArray[np.int64], samples: SampleGradients
     ) -> npt.NDArray[np.float32]:
-        """Per-sample gradients of the batch, float32, shape (N, b)."""
+        """Per-sample gradients of flat positions, float32, shape (N, b)."""
         state = self.state
         out = np.empty((samples.n, batch.size), dtype=np.float32)
         owner = state.layer_of(batch)
@@ -283,7 +279,7 @@ class GlobalSearch:
             w=w,
             v=np.where(state.mask[batch], w, np.zeros_like(w)),
             gradient=gradient * np.float32(self.config.curvature.gradient_scale),
-            factor=self._factor(batch, samples),
+            factor=self.factor(batch, samples),
             ridge=self._ridge,
         )
 
@@ -293,9 +289,13 @@ class GlobalSearch:
         k = np.bincount(groups[self.state.mask[batch]], minlength=int(groups.max()) + 1)
         return quadratic.problem(k=k, groups=groups)
 
-    def _solve(
-        self, problem: CardinalityQP, x0: npt.NDArray[np.int8], seed: np.random.SeedSequence
+    def solve(
+        self,
+        problem: CardinalityQP | MIQP,
+        x0: npt.NDArray[np.int8],
+        seed: np.random.SeedSequence,
     ) -> tuple[Solution, float]:
+        """The solver's answer and its energy; raises as `run`."""
         try:
             return solve_checked(self.solver, problem, x0, seed, self.stop)
         except UnsupportedProblemError:

@@ -10,15 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from optiprune.curvature import CalibrationError, SampleGradients
+from optiprune.curvature import CalibrationError
 from optiprune.fisher_subset import FisherSubset
-from optiprune.solvers import UnsupportedProblemError
 
-from .errors import StepFailedError
 from .global_loss import GlobalSearch
 from .initial import best_per_group
 from .records import StepRecord
-from .solving import solve_checked
 
 __all__ = ["SubsetFit"]
 
@@ -126,7 +123,7 @@ class SubsetFit:
         diagonal = _flat([samples.diagonal(n) for n in names])
         v = np.where(state.mask, state.values, 0.0)
         candidates = self._candidates(gradient**2 / (diagonal + self._ridge))
-        G = self._gathered(candidates, samples)
+        G = search.factor(candidates, samples)
         along = np.zeros(samples.n)
         for i, layer in enumerate(state.layers):
             part = torch.from_numpy(v[state.span(i)]).reshape(layer.rows, layer.cols)
@@ -151,19 +148,6 @@ class SubsetFit:
         chosen = best_per_group(gain, budgets.groups, np.minimum(2 * kept, budgets.sizes))
         return np.flatnonzero(chosen | state.mask)
 
-    def _gathered(self, index: Indices, samples: SampleGradients) -> npt.NDArray[np.float32]:
-        """Per-sample gradients of flat positions, ascending, (N, c)."""
-        state = self.search.state
-        out = np.empty((samples.n, index.size), dtype=np.float32)
-        owner = state.layer_of(index)
-        for i in np.unique(owner):
-            here = np.flatnonzero(owner == i)
-            name = state.layers[i].name
-            local = torch.from_numpy(index[here] - state.starts[i])
-            found = samples.gather(name, local.to(samples.mean[name].device))
-            out[:, here[0] : here[-1] + 1] = found.cpu().numpy()
-        return out
-
     def _propose(self, point: _Point, ridge: float, seed: np.random.SeedSequence) -> _Proposal:
         search, state = self.search, self.search.state
         at = point.candidates
@@ -183,16 +167,7 @@ class SubsetFit:
             batch = fit.batch(search.config.subset.size, among)
             changed = 0
             if batch is not None:
-                try:
-                    solution, _ = solve_checked(
-                        search.solver, batch.problem, batch.x0, child, search.stop
-                    )
-                except UnsupportedProblemError:
-                    raise  # a wrong choice of solver
-                except Exception as e:
-                    raise StepFailedError(
-                        f"step {len(search.history)}: solver '{search.solver.name}' failed: {e}"
-                    ) from e
+                solution, _ = search.solve(batch.problem, batch.x0, child)
                 assert solution.x is not None
                 changed = fit.exchange(batch, solution.x)
                 solver, status = solution.stats.solver, solution.status.value

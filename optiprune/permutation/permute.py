@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from optiprune.config import CurvatureOptions
 from optiprune.curvature import CalibrationSet, LayerError, PrunableLayer, find_layers
 from optiprune.curvature.gram import input_norms, wanda_scores
 from optiprune.engine.threads import fixed_threads
@@ -23,8 +24,8 @@ from .search import kept_score, search_order
 
 __all__ = ["permute_channels"]
 
-# tokens or pixels for each input of a layer that enter its norms, as curvature.positions
-_POSITIONS = 200
+# tokens or pixels for each input of a layer that enter its norms
+_POSITIONS = CurvatureOptions().positions
 
 Scores = dict[str, npt.NDArray[np.float64]]
 
