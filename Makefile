@@ -13,7 +13,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 DEV    := $(VENV)/.dev-installed
 DOCS   := $(VENV)/.docs-installed
-PYTEST_ARGS ?=
+# a worker for each core; a file's tests stay together, for what they share
+PYTEST_ARGS ?= -n auto --dist loadfile
 
 # One thread a worker, and threads that sleep while they wait: spinning OpenMP threads can cost a
 # factor of 100 on a shared machine.
