@@ -108,7 +108,7 @@ except solvers.SolverError as e:
 
 def test_it_takes_part_in_the_bench(installed: Path, tmp_path: Path) -> None:
     arguments = ["bench", "solvers", "--suite", "generators", "--sizes", "12", "--count", "1"]
-    arguments += ["--solvers", "first-fit:reverse=true,first-fit,greedy", "--budget", "0.02"]
+    arguments += ["--solvers", "first-fit:reverse=true,first-fit,greedy", "--budget", "0.2"]
     arguments += ["--seeds", "1", "--no-plots", "--out", str(tmp_path / "out")]
     code = f"import sys; sys.argv[1:] = {arguments!r}; from optiprune.cli import main; main()"
     done = run(code, installed)
