@@ -57,27 +57,32 @@ def admm_support(
         return rows.reshape(groups, -1, cols)
 
     b = (grouped(target) * inverse[:, None, :]).float()
-    d = (grouped(dense) * scale[:, None, :]).float()
-    v = torch.zeros_like(d)
+    start = (grouped(dense) * scale[:, None, :]).float()
     rho = _FIRST_RHO
-    support = chosen = project(d.reshape(dense.shape).abs())
+    support = chosen = project(start.reshape(dense.shape).abs())
     total = max(1, int(support.sum()))
     # one product with the inverse a step, or two with the eigenvectors, whichever costs less
     inverts = _LOOK * b.shape[1] > cols
+    # of y = w + v / rho, d is what the support keeps and v / rho what it leaves
+    ahead, left = start, torch.zeros_like(start)
     for step in range(_STEPS):
         if inverts and step % _LOOK == 0:
             solve = (Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
-        w = b - v + rho * d
-        w = w @ solve if inverts else (w @ Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
-        y = w + v / rho
+        w = torch.add(b, ahead, alpha=rho)
+        y = w @ solve if inverts else (w @ Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
+        y += left
         chosen = project(y.reshape(dense.shape).abs())
-        d = torch.where(grouped(chosen), y, 0.0)
-        v = v + rho * (w - d)
+        on = grouped(chosen)
+        left = y.masked_fill(on, 0.0)
         if step % _LOOK == _LOOK - 1:
             moved = int((chosen & ~support).sum()) / total
             if moved <= _STILL:
                 break
-            rho *= next(growth for share, growth in _GROWTH if moved > share)
+            growth = next(growth for share, growth in _GROWTH if moved > share)
+            left /= growth
+            rho *= growth
             support = chosen
+        ahead = torch.where(on, y, -left)  # d - v / rho
+    d = torch.where(grouped(chosen), y, 0.0)
     values = (d * inverse[:, None, :].float()).reshape(dense.shape)
     return chosen, values.to(torch.float64)

@@ -48,6 +48,8 @@ __all__ = [
 # positions whose products are summed up in float32; fewer than the second are never
 _TOGETHER = 2048
 _FEW = 256
+# of a symmetric product, made together
+_ROWS = 192
 
 Passes: TypeAlias = Iterable[tuple[float, Feed, Feed | None]]
 
@@ -208,11 +210,18 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     if a.shape[1] < _FEW:
         return a.to(torch.float64).transpose(1, 2) @ b.to(torch.float64)
     total = a.new_zeros((a.shape[0], a.shape[2], b.shape[2]), dtype=torch.float64)
+    # of a symmetric matrix, block rows from the diagonal on: up to half of the work
+    rows = _ROWS if a is b else a.shape[2]
     for left, right in zip(a.split(_TOGETHER, 1), b.split(_TOGETHER, 1), strict=True):
-        product = left.transpose(1, 2) @ right
-        if not bool(torch.isfinite(product).all()):  # squares may overflow where inputs do not
-            product = left.to(torch.float64).transpose(1, 2) @ right.to(torch.float64)
-        total += product
+        for i in range(0, a.shape[2], rows):
+            some, rest = left[:, :, i : i + rows], right if a is not b else right[:, :, i:]
+            product = some.transpose(1, 2) @ rest
+            if not bool(torch.isfinite(product).all()):  # squares may overflow where inputs do not
+                product = some.to(torch.float64).transpose(1, 2) @ rest.to(torch.float64)
+            total[:, i : i + rows, a.shape[2] - rest.shape[2] :] += product
+    if a is b:
+        for i in range(rows, a.shape[2], rows):
+            total[:, i : i + rows, :i] = total[:, :i, i : i + rows].transpose(1, 2)
     return total
 
 

@@ -115,7 +115,7 @@ class JointSearch:
         self.gram, self.held, self.w, self.config = gram, held, w, config
         self.damping = damping
         self.b = gram.cross(w)
-        self.energy = gram.target_energy(w)
+        self.energy = (self.b * w).sum(1) if gram.same_inputs else gram.target_energy(w)
         self.refit_s = 0.0
         self.mask = first
         self._fit: RefitResult | None = None

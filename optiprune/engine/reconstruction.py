@@ -225,6 +225,13 @@ class _Run:
 
         before = torch.where(first, w, 0.0)
         refit = self.config.prune.refit
+        if fit is not None and rejected == 0 and not bool(mask.all()):
+            # measured by the refit, up to rounding: where all stays, they have to be 0
+            masked_error = float(fit.error_before.sum())
+            refitted_error = float(fit.error_after.sum())
+        else:
+            masked_error = float(gram.error(masked, w).sum())
+            refitted_error = float(gram.error(values, w).sum())
         self.result.layers.append(
             LayerErrors(
                 layer=layer.name,
@@ -235,8 +242,8 @@ class _Run:
                 changed=int((mask != first).sum()),
                 target=float(gram.target_energy(w).sum()),
                 initial=float(gram.error(before, w).sum()),
-                masked=float(gram.error(masked, w).sum()),
-                refitted=error(gram, values) if refit else None,
+                masked=masked_error,
+                refitted=refitted_error if refit else None,
                 holdout_initial=error(held, before),
                 holdout_masked=error(held, masked),
                 holdout_refitted=error(held, values) if refit else None,
