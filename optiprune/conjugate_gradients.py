@@ -14,11 +14,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["solve_supports"]
+__all__ = ["TOLERANCE", "solve_supports"]
 
-# of the objective: what the last steps may have gained when a row is left alone
-_GAIN = 2e-6
+# steps whose gain is looked at, and how little of the objective it may be when a row is left alone
 _LAST = 4
+TOLERANCE = 2e-6
 # of the objective: by how much what the steps gained may miss what was gained in float64
 _SETTLED = 1e-4
 _ROUNDING = 1e-14  # of c
@@ -29,7 +29,14 @@ _PACKED = 0.75
 
 
 def solve_supports(
-    H: Tensor, b: Tensor, v: Tensor, c: Tensor, mask: Tensor, ridge: Tensor, start: Tensor
+    H: Tensor,
+    b: Tensor,
+    v: Tensor,
+    c: Tensor,
+    mask: Tensor,
+    ridge: Tensor,
+    start: Tensor,
+    tolerance: float = TOLERANCE,
 ) -> tuple[Tensor, Tensor]:
     """(solutions (rows, cols), zero off the supports; (rows,) bool, which of them are good).
 
@@ -40,7 +47,7 @@ def solve_supports(
     c, ridge : (rows,) float64, >= 0
     mask : (rows, cols) bool
 
-    A round of steps ends where the last of them gained two millionths of the objective. A row
+    A round of steps ends where the last four gained ``tolerance`` of the objective at most. A row
     is good once it ended so and its objective in float64 is, to a ten-thousandth, what the steps
     say; other rows go on from there.
     """
@@ -66,14 +73,21 @@ def solve_supports(
                 break
         r = ((b[left] - product - pull) * on[left]).float()[open_]
         left, value = left[open_], value[open_]
-        found, told, flat = _iterate(few, r, kept[left], damping[left], inverse[left], value)
+        of_rows = (kept[left], damping[left], inverse[left], value)
+        found, told, flat = _iterate(few, r, *of_rows, tolerance)
         x[left] += found
         left, told = left[~flat], told[~flat]
     return x, good
 
 
 def _iterate(
-    H: Tensor, r: Tensor, on: Tensor, ridge: Tensor, inverse: Tensor, value: Tensor
+    H: Tensor,
+    r: Tensor,
+    on: Tensor,
+    ridge: Tensor,
+    inverse: Tensor,
+    value: Tensor,
+    tolerance: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What to add to rows with residuals r and objectives ``value``, (rows, cols) float32; what
     their objectives are then, NaN where the steps were too few; and in which rows a direction was
@@ -89,7 +103,7 @@ def _iterate(
     for step in range(_STEPS):
         q = (p @ H + ridge[:, None] * p) * on
         curvature = (p * q).sum(1)
-        open_ = (recent.sum(1) > _GAIN * value) & (rz > 0)
+        open_ = (recent.sum(1) > tolerance * value) & (rz > 0)
         moving = open_ & (curvature > 0)
         count = int(moving.sum())
         if count <= _PACKED * len(rows):

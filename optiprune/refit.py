@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optiprune.conjugate_gradients import solve_supports
+from optiprune.conjugate_gradients import TOLERANCE, solve_supports
 
 __all__ = ["RefitError", "RefitResult", "refit_rows"]
 
@@ -66,6 +66,7 @@ def refit_rows(
     values: Tensor,
     damping: float = 1e-4,
     near: Tensor | None = None,
+    tolerance: float = TOLERANCE,
 ) -> RefitResult:
     """Re-fit each row on its support.
 
@@ -80,8 +81,10 @@ def refit_rows(
         Raised tenfold, row by row, while the factorisation fails or the error would rise.
     near : (rows, cols), guesses of the outcome, which only save time; by default ``values``
 
-    Large supports are solved by conjugate gradients, mostly to 1e-6 and at worst to 1e-3 of what is
-    left of the error and the pull; with damping 0 by factorisations alone.
+    tolerance : of conjugate gradients: share of a row's error that its last four steps may gain
+
+    Large supports are solved by conjugate gradients, by default mostly to 1e-6 and at worst to 1e-3
+    of what is left of the error and the pull; with damping 0 by factorisations alone.
 
     Raises
     ------
@@ -134,6 +137,7 @@ def refit_rows(
                     kept,
                     ridge,
                     near[index],
+                    tolerance,
                 )
             error = _error(H, group[index], b[index], energy[index], w)
             # a row that was best already may come back worse by rounding: solved, but not taken
@@ -205,6 +209,7 @@ def _solve_by_gradients(
     mask: Tensor,
     ridge: Tensor,
     near: Tensor,
+    tolerance: float,
 ) -> tuple[Tensor, Tensor]:
     """As `_solve`, by conjugate gradients; rows that they do not solve are factorised."""
     w, ok = torch.zeros_like(b), torch.zeros(len(b), dtype=torch.bool, device=b.device)
@@ -214,7 +219,7 @@ def _solve_by_gradients(
         at = torch.nonzero(damped & (group == g))[:, 0]
         if len(at):
             w[at], ok[at] = solve_supports(
-                H[g], b[at], v[at], energy[at], mask[at], ridge[at], near[at]
+                H[g], b[at], v[at], energy[at], mask[at], ridge[at], near[at], tolerance
             )
     left = torch.nonzero(~ok)[:, 0]
     if len(left):

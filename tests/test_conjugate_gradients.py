@@ -62,6 +62,21 @@ def test_it_starts_where_it_is_told_and_empty_supports_are_zero():
     assert not bool(x[3].any())
 
 
+def test_a_larger_tolerance_stops_earlier_and_says_what_is_left():
+    H, w, mask = problem(spread=1e3)
+    ridge = torch.full((len(w),), 1e-3 * float(H.diagonal().mean()), dtype=torch.float64)
+    b, c, v = w @ H, ((w @ H) * w).sum(1), torch.where(mask, w, 0.0)
+    found = []
+    for tolerance in (1e-2, 2e-6):
+        x, good = solve_supports(H, b, v, c, mask, ridge, torch.zeros_like(w), tolerance)
+        assert bool(good.all())
+        lost = [objective(H, w[i], v[i], float(ridge[i]), x[i]) for i in range(len(w))]
+        found.append(torch.tensor(lost))
+    rough, exact = found
+    assert bool((rough > exact).any())
+    assert bool((rough <= 1.1 * exact).all())
+
+
 def test_dead_inputs_and_zero_matrices_pass():
     H, w, mask = problem()
     H[:, 5], H[5] = 0.0, 0.0

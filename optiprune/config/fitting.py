@@ -21,6 +21,13 @@ class RefitOptions(Section):
         "'auto': for every layer what fits a fifth of the calibration samples best, fitted on the "
         "rest; then all of them are used.",
     )
+    tolerance: float = Field(
+        2e-6,
+        gt=0,
+        lt=1,
+        description="Where the conjugate gradients of rows with large supports stop: the share of "
+        "a row's error that their last four steps may have gained.",
+    )
     steps: int = Field(
         10,
         ge=0,

@@ -20,7 +20,7 @@ PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
         "curvature": {"inputs": "dense"},
         "initial": {"method": "magnitude"},
         "joint": {"rounds": 0, "sweeps": 0},
-        "refit": {"damping": 0.03},
+        "refit": {"damping": 0.03, "tolerance": 1e-4},
         "tune": {"epochs": 0},
     },
     "balanced": {},

@@ -76,7 +76,8 @@ def choose_damping(
     b, energy, masked = fit.cross(rows), fit.target_energy(rows), torch.where(kept, rows, 0.0)
 
     def error(damping: float) -> float:
-        values = refit_rows(fit.H, b, energy, kept, masked, damping).values
+        tolerance = config.refit.tolerance
+        values = refit_rows(fit.H, b, energy, kept, masked, damping, tolerance=tolerance).values
         return float(judge.error(values, rows).sum())
 
     # the strongest of those that tie, as where every weight is kept

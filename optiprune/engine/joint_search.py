@@ -151,7 +151,8 @@ class JointSearch:
         kept = mask[index]
         values = torch.where(kept, self.w[index], 0.0)
         b, energy, near = self.b[index], self.energy[index], self._near[index]
-        return refit_rows(self.gram.H, b, energy, kept, values, self.damping, near)
+        tolerance = self.config.refit.tolerance
+        return refit_rows(self.gram.H, b, energy, kept, values, self.damping, near, tolerance)
 
     def _judged(self, fit: RefitResult, index: Tensor | slice = _ALL) -> Tensor:
         """Errors of the rows on the data that judge, (rows,)."""

@@ -109,6 +109,7 @@ def _refit_layer(
         mask,
         values,
         damping,
+        tolerance=config.refit.tolerance,
     )
     old = state.values.copy()
     accepted = False
