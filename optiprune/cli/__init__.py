@@ -1,4 +1,4 @@
-"""The command line: ``optiprune prune | solve | solvers | bench | demo | config``.
+"""The command line: ``optiprune prune | groups | solve | solvers | bench | demo | config``.
 
 One file a command. Exit codes: 0 done, 1 no solution found, 2 bad input, 3 a defect in optiprune,
 130 interrupted. Nothing here imports torch until a command needs it, so ``optiprune solve`` starts
@@ -17,6 +17,7 @@ from optiprune import __version__
 from .bench import bench_app
 from .config import config_command
 from .demo import demo_command
+from .groups import groups_command
 from .prune import prune_command
 from .solve import solve_command
 from .solvers import solvers_command
@@ -52,6 +53,7 @@ def _options(
 
 
 app.command("prune")(prune_command)
+app.command("groups")(groups_command)
 app.command("solve")(solve_command)
 app.command("solvers")(solvers_command)
 app.add_typer(bench_app, name="bench")

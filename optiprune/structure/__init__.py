@@ -1,0 +1,30 @@
+"""Units of a model that can leave it, and the smaller model without them."""
+
+from .attributes import AttributeChange
+from .confirm import confirmed
+from .gate import Compared, GateError
+from .groups import Balance, Group, Held, Member, Structure, find_structure
+from .plan import Plan, PlanError
+from .shrink import Shrunk, mask_units, shrink
+from .trace import TraceError
+from .units import Barrier
+
+__all__ = [
+    "AttributeChange",
+    "Balance",
+    "Barrier",
+    "Compared",
+    "GateError",
+    "Group",
+    "Held",
+    "Member",
+    "Plan",
+    "PlanError",
+    "Shrunk",
+    "Structure",
+    "TraceError",
+    "confirmed",
+    "find_structure",
+    "mask_units",
+    "shrink",
+]

@@ -1,0 +1,179 @@
+"""Whether the groups that the operations show are groups that the program can lose units of.
+
+A program may hold sizes that no operation shows: ``x.reshape(b, t, 3, heads, width // heads)`` with
+numbers from its constructor. So every group loses some of its units once, all of them together;
+where the smaller model is not the masked one, halves are tried until the groups at fault are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from torch import nn
+
+from .gate import GateError
+from .groups import Group, Held, Structure
+from .plan import Plan
+from .shrink import shrink
+from .units import Barrier
+
+__all__ = ["balanced_removal", "confirmed"]
+
+
+def confirmed(
+    model: nn.Module, structure: Structure, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Structure:
+    """The structure without the groups that fail, which are held with what failed."""
+    faults: dict[int, Barrier] = {}
+
+    def fails(trial: Sequence[int]) -> str | None:
+        removed = balanced_removal(structure, trial)
+        if not removed:
+            return None
+        try:
+            shrink(model, Plan.of(structure, removed), args, kwargs, structure=structure)
+        except GateError as error:
+            return str(error)
+        return None
+
+    def search(trial: Sequence[int]) -> None:
+        why = fails(trial)
+        if why is None:
+            return
+        if len(trial) == 1:
+            group = structure.groups[trial[0]]
+            faults[trial[0]] = Barrier("program", f"it fixes this size: {why}", group.name)
+            return
+        half = len(trial) // 2
+        before = len(faults)
+        search(trial[:half])
+        search(trial[half:])
+        if len(faults) == before:  # it fails only where both halves lose units
+            for g in trial:
+                name = structure.groups[g].name
+                faults[g] = Barrier("program", f"it fixes sizes together: {why}", name)
+
+    together = _linked(structure)
+    search([g for part in together for g in part])
+    return _without(structure, faults, together)
+
+
+def balanced_removal(structure: Structure, groups: Sequence[int]) -> dict[str, list[int]]:
+    """One unit of every group, or as few as keep every balance; none of groups that cannot.
+
+    The fewest units in all, by HiGHS: every group loses at least one, none all; equal parts stay
+    equal.
+    """
+    wanted = set(groups)
+    pairs = [(g, u) for g in sorted(wanted) for u in range(structure.groups[g].size)]
+    tied = [b for b in structure.balances if any(g in wanted for part in b.parts for g, _ in part)]
+    bound = {pair for b in tied for part in b.parts for pair in part}
+    # most groups are in no balance: their last unit
+    out: dict[str, list[int]] = {}
+    for g in sorted(wanted):
+        group = structure.groups[g]
+        if group.size > 1 and not any((g, u) in bound for u in range(group.size)):
+            out[group.name] = [group.size - 1]
+    pairs = [p for p in pairs if structure.groups[p[0]].name not in out]
+    if not pairs:
+        return out
+    place = {pair: i for i, pair in enumerate(pairs)}
+    rows, low, high = [], [], []
+    for b in tied:
+        for part in b.parts[1:]:
+            row = np.zeros(len(pairs))
+            for sign, side in ((1.0, b.parts[0]), (-1.0, part)):
+                for pair in side:
+                    if pair in place:
+                        row[place[pair]] += sign
+            rows.append(row)
+            low.append(0.0)
+            high.append(0.0)
+    slack = sorted({g for g, _ in pairs})
+    for g in slack:
+        row = np.zeros(len(pairs))
+        for u in range(structure.groups[g].size):
+            row[place[g, u]] = 1.0
+        rows.append(row)
+        low.append(0.0)
+        high.append(structure.groups[g].size - 1.0)
+    # a group that loses a unit is worth many units
+    n = len(pairs)
+    worth = [-(n + 1.0)] * len(slack)
+    use = np.zeros((len(slack), n + len(slack)))
+    for i, g in enumerate(slack):
+        use[i, [place[g, u] for u in range(structure.groups[g].size)]] = -1.0
+        use[i, n + i] = 1.0
+    A = np.hstack([np.array(rows), np.zeros((len(rows), len(slack)))])
+    found = milp(
+        np.concatenate([np.ones(n), worth]),
+        constraints=[LinearConstraint(A, low, high), LinearConstraint(use, -np.inf, 0.0)],
+        integrality=np.ones(n + len(slack)),
+        bounds=Bounds(0.0, 1.0),
+        options={"time_limit": 10.0},
+    )
+    if found.x is not None:
+        for pair, x in zip(pairs, found.x, strict=False):
+            if x > 0.5:
+                out.setdefault(structure.groups[pair[0]].name, []).append(pair[1])
+    return out
+
+
+def _linked(structure: Structure) -> list[list[int]]:
+    """Groups that share a balance stand together, and fail together."""
+    parent = list(range(len(structure.groups)))
+
+    def find(g: int) -> int:
+        while parent[g] != g:
+            g = parent[g]
+        return g
+
+    for b in structure.balances:
+        here = sorted({g for part in b.parts for g, _ in part if g >= 0})
+        for g in here[1:]:
+            parent[find(g)] = find(here[0])
+    out: dict[int, list[int]] = {}
+    for g in range(len(parent)):
+        out.setdefault(find(g), []).append(g)
+    return list(out.values())
+
+
+def _without(
+    structure: Structure, faults: Mapping[int, Barrier], together: Sequence[Sequence[int]]
+) -> Structure:
+    if not faults:
+        return structure
+    gone: dict[int, Barrier] = {}
+    for part in together:
+        why = next((faults[g] for g in part if g in faults), None)
+        if why is not None:
+            gone.update(dict.fromkeys(part, why))
+    number = {}
+    kept: list[Group] = []
+    held = list(structure.held)
+    for g, group in enumerate(structure.groups):
+        if g in gone:
+            for m in group.members:
+                held.append(Held(m.tensor, m.dim, sum(map(len, m.indices)), gone[g]))
+        else:
+            number[g] = len(kept)
+            kept.append(group)
+
+    def renumbered(parts: Any) -> Any:
+        return tuple(
+            tuple((number[g], u) if g in number else (-1, -1) for g, u in part) for part in parts
+        )
+
+    balances = tuple(
+        replace(b, parts=renumbered(b.parts))
+        for b in structure.balances
+        if any(g in number for part in b.parts for g, _ in part)
+    )
+    columns = tuple(replace(c, units=renumbered(c.units)) for c in structure.columns)
+    return replace(
+        structure, groups=tuple(kept), balances=balances, held=tuple(held), columns=columns
+    )

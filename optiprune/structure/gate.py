@@ -1,0 +1,126 @@
+"""Whether a smaller model computes what the masked one computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Compared", "GateError", "compare", "variations"]
+
+# relative error that float32 may have
+TOLERANCE = 1e-5
+
+
+class GateError(RuntimeError):
+    """The smaller model is not the masked one: nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One input on which both models ran.
+
+    Attributes
+    ----------
+    shapes : of the input's tensors
+    error : largest difference of an output element, over the largest magnitude of an output
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    error: float
+
+
+def variations(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """The inputs themselves, twice the batch, and another size of images or sequences."""
+    out: list[tuple[Any, Any]] = [(args, dict(kwargs))]
+    twice = _map((args, dict(kwargs)), lambda t: torch.cat([t, t.flip(0)]) if t.ndim else t)
+    out.append(twice)
+    out.append(_map((args, dict(kwargs)), _resized))
+    return out
+
+
+def _resized(t: Tensor) -> Tensor:
+    if t.ndim >= 4:  # an image: larger by an eighth, in steps of 32 where it is large
+        for dim in range(2, t.ndim):
+            more = 32 if t.shape[dim] % 32 == 0 else max(1, t.shape[dim] // 8)
+            t = torch.cat([t, t.narrow(dim, 0, min(more, t.shape[dim]))], dim)
+        return t
+    if t.ndim >= 2 and not t.is_floating_point():  # tokens
+        return t[:, : max(1, t.shape[1] // 2)]
+    return t
+
+
+def _map(value: Any, function: Any) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        return tuple(_map(v, function) for v in value)
+    if isinstance(value, list):
+        return [_map(v, function) for v in value]
+    if isinstance(value, dict):
+        return {k: _map(v, function) for k, v in value.items()}
+    return value
+
+
+def leaves(value: Any) -> list[Tensor]:
+    """Tensors of a model's output, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [t for v in value.values() for t in leaves(v)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [t for v in value for t in leaves(v)]
+    return []
+
+
+def compare(
+    masked: nn.Module,
+    smaller: nn.Module,
+    inputs: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]],
+    tolerance: float = TOLERANCE,
+) -> list[Compared]:
+    """Run both in eval mode on every input that the masked model accepts.
+
+    Raises
+    ------
+    GateError
+        The smaller model fails on one, its outputs have other shapes, or differ by more than
+        ``tolerance``.
+    """
+    out = []
+    with torch.no_grad():
+        for number, (args, kwargs) in enumerate(inputs):
+            shapes = tuple(tuple(t.shape) for t in leaves([list(args), dict(kwargs)]))
+            try:
+                want = leaves(masked(*args, **kwargs))
+            except Exception:
+                if number == 0:
+                    raise
+                continue  # a size that the model was not made for
+            try:
+                got = leaves(smaller(*args, **kwargs))
+            except Exception as error:
+                raise GateError(f"the smaller model fails on inputs {shapes}: {error}") from error
+            if [t.shape for t in want] != [t.shape for t in got]:
+                raise GateError(
+                    f"on inputs {shapes} the outputs have shapes {[tuple(t.shape) for t in got]}, "
+                    f"not {[tuple(t.shape) for t in want]}"
+                )
+            worst = 0.0
+            for a, b in zip(want, got, strict=True):
+                if not a.is_floating_point():
+                    continue
+                scale = float(a.abs().max()) if a.numel() else 0.0
+                difference = float((a - b).abs().max()) if a.numel() else 0.0
+                off = difference / scale if scale else difference
+                worst = max(worst, off if off == off else float("inf"))
+            if worst > tolerance:
+                raise GateError(
+                    f"on inputs {shapes} the smaller model differs from the masked one by "
+                    f"{worst:.1e} of the largest output; {tolerance:.0e} is allowed"
+                )
+            out.append(Compared(shapes, worst))
+    return out

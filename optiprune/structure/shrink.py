@@ -1,0 +1,112 @@
+"""A model without the units that a plan names: smaller tensors in ordinary modules."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .attributes import AttributeChange, attribute_changes, set_attributes
+from .gate import Compared, GateError, compare, variations
+from .groups import Structure, find_structure
+from .plan import Plan, cuts_of, gone_indices
+from .surgery import SurgeryError, cut_tensors
+from .trace import tensors_of
+
+__all__ = ["Shrunk", "mask_units", "shrink"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shrunk:
+    """What `shrink` returns.
+
+    Attributes
+    ----------
+    model : the smaller one; the model that was given is as it was
+    compared : inputs on which it was compared with the masked model
+    attributes : numbers on modules that were changed with the sizes which they repeat
+    parameters_before, parameters_after : numbers of elements, tied ones once
+    """
+
+    model: nn.Module
+    compared: tuple[Compared, ...]
+    attributes: tuple[AttributeChange, ...]
+    parameters_before: int
+    parameters_after: int
+
+
+def mask_units(model: nn.Module, structure: Structure, plan: Plan) -> None:
+    """Zero everything that the plan removes, in place."""
+    tensors = tensors_of(model)
+    cuts = cuts_of(structure, plan, {k: tuple(t.shape) for k, t in tensors.items()})
+    with torch.no_grad():
+        for (name, dim), gone in gone_indices(structure, plan).items():
+            tensors[name].index_fill_(dim, torch.from_numpy(gone).to(tensors[name].device), 0)
+        for name, cut in cuts.items():
+            if cut.columns is not None:
+                w = tensors[name]
+                parts = w.reshape(len(cut.columns), -1, *w.shape[1:])
+                stays = torch.zeros(len(cut.columns), w.shape[1], dtype=torch.bool)
+                stays.scatter_(1, torch.from_numpy(cut.columns), True)
+                shape = (len(stays), 1, w.shape[1], *[1] * (w.ndim - 2))
+                w.copy_((parts * stays.to(w.device).reshape(shape)).reshape(w.shape))
+
+
+def shrink(
+    model: nn.Module,
+    plan: Plan,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    structure: Structure | None = None,
+) -> Shrunk:
+    """Remove the units of a plan from a copy of the model, and compare it with the masked model.
+
+    Parameters
+    ----------
+    model : is left as it was
+    args, kwargs : what it is called with; it is compared on these, on twice the batch, and on
+        another size where the model takes one
+    structure : of this model, where it is known
+
+    Raises
+    ------
+    PlanError
+        The plan does not fit the model.
+    GateError
+        The copy fails, or does not compute what the masked model computes.
+    """
+    kwargs = kwargs or {}
+    if structure is None:
+        structure = find_structure(model, args, kwargs)
+    plan.check(structure)
+    masked = copy.deepcopy(model).eval()
+    mask_units(masked, structure, plan)
+    smaller = copy.deepcopy(model).eval()
+    shapes = {k: tuple(t.shape) for k, t in tensors_of(smaller).items()}
+    cuts = cuts_of(structure, plan, shapes)
+    try:
+        cut_tensors(smaller, cuts)
+    except SurgeryError as error:
+        raise GateError(str(error)) from error
+    inputs = variations(args, kwargs)
+    changes: tuple[AttributeChange, ...] = ()
+    try:
+        compared = compare(masked, smaller, inputs)
+    except GateError:
+        changes = attribute_changes(model, structure, plan, cuts, shapes)
+        if not changes:
+            raise
+        set_attributes(smaller, changes)
+        compared = compare(masked, smaller, inputs)
+    for before, after in zip(model.modules(), smaller.modules(), strict=True):
+        after.training = before.training
+    return Shrunk(smaller, tuple(compared), changes, _size(model), _size(smaller))
+
+
+def _size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
