@@ -231,7 +231,7 @@ class _Run:
             refitted_error = float(fit.error_after.sum())
         else:
             masked_error = float(gram.error(masked, w).sum())
-            refitted_error = float(gram.error(values, w).sum())
+            refitted_error = float(gram.error(values, w).sum()) if refit else masked_error
         self.result.layers.append(
             LayerErrors(
                 layer=layer.name,

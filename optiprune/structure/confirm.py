@@ -19,7 +19,7 @@ from .gate import GateError
 from .groups import Group, Held, Structure
 from .plan import Plan
 from .shrink import shrink
-from .units import Barrier
+from .units import Barrier, Units
 
 __all__ = ["balanced_removal", "confirmed"]
 
@@ -125,20 +125,14 @@ def balanced_removal(structure: Structure, groups: Sequence[int]) -> dict[str, l
 
 def _linked(structure: Structure) -> list[list[int]]:
     """Groups that share a balance stand together, and fail together."""
-    parent = list(range(len(structure.groups)))
-
-    def find(g: int) -> int:
-        while parent[g] != g:
-            g = parent[g]
-        return g
-
+    units = Units()
+    ids = units.new((len(structure.groups),))
     for b in structure.balances:
-        here = sorted({g for part in b.parts for g, _ in part if g >= 0})
-        for g in here[1:]:
-            parent[find(g)] = find(here[0])
+        here = ids[sorted({g for part in b.parts for g, _ in part if g >= 0})]
+        units.merge(here[1:], here[:1])
     out: dict[int, list[int]] = {}
-    for g in range(len(parent)):
-        out.setdefault(find(g), []).append(g)
+    for g, root in enumerate(units.roots(ids).tolist()):
+        out.setdefault(root, []).append(g)
     return list(out.values())
 
 

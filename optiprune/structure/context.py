@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from .factors import Factor, Labels
-from .trace import place_of
+from .trace import operation_of, place_of
 from .units import Barrier, Ids, Units
 
 __all__ = ["Columns", "Context", "Relations"]
@@ -45,7 +45,7 @@ class Relations:
 
     balanced: list[tuple[Ids, Barrier]] = field(default_factory=list)
     columns: list[Columns] = field(default_factory=list)
-    joint: list[tuple[Ids, Barrier]] = field(default_factory=list)
+    joint: list[Ids] = field(default_factory=list)
     read: set[int] = field(default_factory=set)
     tables: set[int] = field(default_factory=set)
     kinds: dict[int, str] = field(default_factory=dict)
@@ -65,6 +65,11 @@ class Context:
         if not isinstance(value, Tensor):
             value = value[0]
         return tuple(int(n) for n in value.shape)
+
+    @property
+    def operation(self) -> str:
+        """Its name without namespace and overload."""
+        return operation_of(self.node)
 
     def because(self, reason: str) -> Barrier:
         return place_of(self.node, reason)

@@ -106,6 +106,10 @@ class Labels:
         factors = (Factor(tuple(d + (d >= dim) for d in f.dims), f.ids) for f in self.factors)
         return Labels((*self.shape[:dim], 1, *self.shape[dim:]), tuple(factors))
 
+    def followed_by(self, places: int) -> Labels:
+        """With dimensions of size 1 behind its own, as a bias stands before places."""
+        return Labels((*self.shape, *[1] * places), self.factors)
+
     def broadcast(self, shape: Sequence[int]) -> Labels:
         """As `torch.broadcast_to`, for dimensions without units: a unit is not stretched."""
         lead = len(shape) - self.ndim

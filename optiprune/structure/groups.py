@@ -170,7 +170,7 @@ def _resolve_boxes(found: Propagated) -> None:
     changed = True
     while changed:
         changed = False
-        for ids, _ in found.relations.joint:
+        for ids in found.relations.joint:
             roots = units.roots(ids)
             if any(_constant_but(roots, axis) for axis in range(roots.ndim)):
                 continue
@@ -232,15 +232,12 @@ def _collect(model: nn.Module, traced: Trace, found: Propagated) -> Structure:
             for tensor, dim, reads in keys
         )
         kind = next((kinds[r] for r in roots if r in kinds), "neurons")
-        for i, root in enumerate(roots):
-            place[root] = (len(groups), i)
-        if len(roots) == 1:
-            for tensor, dim, _ in keys:
-                alone = (tensor, dim, _ONE)
-                held[alone] = sum(
-                    len(m.indices[0]) for m in members if (m.tensor, m.dim) == alone[:2]
-                )
+        if len(roots) == 1:  # it stays: it has no place in a group
+            for m in members:
+                alone = (m.tensor, m.dim, _ONE)
+                held[alone] = held.get(alone, 0) + len(m.indices[0])
             continue
+        place.update((root, (len(groups), i)) for i, root in enumerate(roots))
         name = keys[0][0].rpartition(".")[0] or keys[0][0]
         used[name] = used.get(name, 0) + 1
         if used[name] > 1:

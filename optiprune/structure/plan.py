@@ -129,7 +129,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
 
 
-def gone_indices(structure: Structure, plan: Plan) -> dict[tuple[str, int], Ids]:
+def _gone(structure: Structure, plan: Plan) -> dict[tuple[str, int], Ids]:
     """(tensor, dimension) -> the indices that leave, ascending."""
     gone: dict[tuple[str, int], list[Ids]] = {}
     for group in structure.groups:
@@ -145,7 +145,7 @@ def cuts_of(
 ) -> dict[str, Cut]:
     """What stays of every tensor that becomes smaller."""
     kept: dict[str, dict[int, Ids]] = {}
-    for (tensor, dim), gone in gone_indices(structure, plan).items():
+    for (tensor, dim), gone in _gone(structure, plan).items():
         kept.setdefault(tensor, {})[dim] = np.setdiff1d(np.arange(shapes[tensor][dim]), gone)
     columns: dict[str, Ids] = {}
     index = {g.name: i for i, g in enumerate(structure.groups)}

@@ -80,9 +80,8 @@ def _result(context: Context, node: fx.Node, values: Mapping[str, Any]) -> Any:
         source: Any = args[0]
         index: Any = args[1]
         return source[index] if isinstance(source, tuple | list) else source
-    name = str(node.target).split(".")[1] if "." in str(node.target) else str(node.target)
-    rule = rule_of(name) if str(node.target).startswith("aten.") else None
-    if name.startswith("_assert"):
+    rule = rule_of(context.operation)
+    if context.operation.startswith("_assert"):
         return None
     inputs = [x for x in _tensors((args, kwargs)) if x.factors]
     if inputs and rule is None:

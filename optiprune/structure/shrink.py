@@ -13,8 +13,8 @@ from torch import nn
 from .attributes import AttributeChange, attribute_changes, set_attributes
 from .gate import Compared, GateError, compare, variations
 from .groups import Structure, find_structure
-from .plan import Plan, cuts_of, gone_indices
-from .surgery import SurgeryError, cut_tensors
+from .plan import Plan, cuts_of
+from .surgery import Cut, SurgeryError, cut_tensors
 from .trace import tensors_of
 
 __all__ = ["Shrunk", "mask_units", "shrink"]
@@ -41,19 +41,14 @@ class Shrunk:
 
 def mask_units(model: nn.Module, structure: Structure, plan: Plan) -> None:
     """Zero everything that the plan removes, in place."""
+    _zero(model, cuts_of(structure, plan, _shapes(model)))
+
+
+def _zero(model: nn.Module, cuts: Mapping[str, Cut]) -> None:
     tensors = tensors_of(model)
-    cuts = cuts_of(structure, plan, {k: tuple(t.shape) for k, t in tensors.items()})
     with torch.no_grad():
-        for (name, dim), gone in gone_indices(structure, plan).items():
-            tensors[name].index_fill_(dim, torch.from_numpy(gone).to(tensors[name].device), 0)
         for name, cut in cuts.items():
-            if cut.columns is not None:
-                w = tensors[name]
-                parts = w.reshape(len(cut.columns), -1, *w.shape[1:])
-                stays = torch.zeros(len(cut.columns), w.shape[1], dtype=torch.bool)
-                stays.scatter_(1, torch.from_numpy(cut.columns), True)
-                shape = (len(stays), 1, w.shape[1], *[1] * (w.ndim - 2))
-                w.copy_((parts * stays.to(w.device).reshape(shape)).reshape(w.shape))
+            cut.zero(tensors[name])
 
 
 def shrink(
@@ -84,11 +79,11 @@ def shrink(
     if structure is None:
         structure = find_structure(model, args, kwargs)
     plan.check(structure)
-    masked = copy.deepcopy(model).eval()
-    mask_units(masked, structure, plan)
-    smaller = copy.deepcopy(model).eval()
-    shapes = {k: tuple(t.shape) for k, t in tensors_of(smaller).items()}
+    shapes = _shapes(model)
     cuts = cuts_of(structure, plan, shapes)
+    masked = copy.deepcopy(model).eval()
+    _zero(masked, cuts)
+    smaller = copy.deepcopy(model).eval()
     try:
         cut_tensors(smaller, cuts)
     except SurgeryError as error:
@@ -106,6 +101,10 @@ def shrink(
     for before, after in zip(model.modules(), smaller.modules(), strict=True):
         after.training = before.training
     return Shrunk(smaller, tuple(compared), changes, _size(model), _size(smaller))
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {k: tuple(t.shape) for k, t in tensors_of(model).items()}
 
 
 def _size(model: nn.Module) -> int:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .trace import tensors_of
 from .units import Ids
 
 __all__ = ["Cut", "SurgeryError", "cut_tensors"]
@@ -36,11 +38,22 @@ class Cut:
         for dim, index in self.kept.items():
             t = t.index_select(dim, torch.from_numpy(index).to(t.device))
         if self.columns is None:
-            return t.contiguous()
+            return t
         groups = len(self.columns)
         parts = t.reshape(groups, -1, *t.shape[1:])
         columns = torch.from_numpy(self.columns).to(t.device)
         return torch.cat([p.index_select(1, c) for p, c in zip(parts, columns, strict=True)])
+
+    def zero(self, t: Tensor) -> None:
+        """Zero in place what `of` leaves out."""
+        for dim, index in self.kept.items():
+            gone = np.setdiff1d(np.arange(t.shape[dim]), index)
+            t.index_fill_(dim, torch.from_numpy(gone).to(t.device), 0)
+        if self.columns is not None:
+            stays = torch.zeros(len(self.columns), t.shape[1], dtype=torch.bool)
+            stays.scatter_(1, torch.from_numpy(self.columns), True)
+            rows = stays.repeat_interleave(len(t) // len(stays), 0).to(t.device)
+            t.masked_fill_(~rows.reshape(*rows.shape, *[1] * (t.ndim - 2)), 0)
 
 
 def cut_tensors(model: nn.Module, cuts: Mapping[str, Cut]) -> None:
@@ -52,17 +65,17 @@ def cut_tensors(model: nn.Module, cuts: Mapping[str, Cut]) -> None:
         A module has a size that does not follow from its tensors.
     """
     made: dict[int, Tensor] = {}
+    tensors = tensors_of(model)
     with torch.no_grad():
         for name, cut in cuts.items():
-            owner_name, _, attribute = name.rpartition(".")
-            tensor = getattr(model.get_submodule(owner_name), attribute)
+            tensor = tensors[name]
             made[id(tensor)] = _like(tensor, cut.of(tensor.detach()))
         for module in model.modules():
             changed = False
             for store in (module._parameters, module._buffers):
-                for attribute, tensor in list(store.items()):
-                    if tensor is not None and id(tensor) in made:
-                        store[attribute] = made[id(tensor)]  # type: ignore[assignment]
+                for attribute, old in list(store.items()):
+                    if old is not None and id(old) in made:
+                        store[attribute] = made[id(old)]  # type: ignore[assignment]
                         changed = True
             if changed:
                 _resize(module)
@@ -70,8 +83,8 @@ def cut_tensors(model: nn.Module, cuts: Mapping[str, Cut]) -> None:
 
 def _like(old: Tensor, new: Tensor) -> Tensor:
     if isinstance(old, nn.Parameter):
-        return nn.Parameter(new.clone(), requires_grad=old.requires_grad)
-    return new.clone()
+        return nn.Parameter(new, requires_grad=old.requires_grad)
+    return new
 
 
 def _linear(m: nn.Linear) -> None:

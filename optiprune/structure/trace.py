@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind
 
 from .units import Barrier
 
-__all__ = ["Trace", "TraceError", "place_of", "tensors_of", "trace"]
+__all__ = ["Trace", "TraceError", "operation_of", "place_of", "tensors_of", "trace"]
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 
@@ -82,6 +82,12 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }
+
+
+def operation_of(node: fx.Node) -> str:
+    """``"conv2d"`` for ``aten.conv2d.default``; the whole name of what is no aten operation."""
+    space, _, rest = str(node.target).partition(".")
+    return rest.split(".")[0] if space == "aten" else str(node.target)
 
 
 def place_of(node: fx.Node, reason: str) -> Barrier:

@@ -108,6 +108,31 @@ def test_what_the_model_returns_and_reads_stays() -> None:
     assert "fixed number of channels" in held["stem.weight", 1]
 
 
+class OneUnit(nn.Module):
+    """Halves of a width: in one all units are one, in the other they are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 2)
+        self.free = nn.Linear(4, 2)
+        self.left = nn.Linear(2, 3)
+        self.right = nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one = self.one(x)
+        left, right = torch.cat([one + one.flip(1), self.free(x)], 1).chunk(2, dim=1)
+        return self.left(left) + self.right(right)
+
+
+def test_a_unit_that_is_alone_is_in_no_group_and_stays_in_a_balance() -> None:
+    found = find_structure(OneUnit(), (torch.randn(3, 4),))
+    assert [g.name for g in found] == ["free"]
+    stays = (-1, -1)
+    assert [b.parts for b in found.balances] == [((stays, stays), ((0, 0), (0, 1)))]
+    held = {(h.tensor, h.dim): (h.count, h.barrier.operation) for h in found.held}
+    assert held["one.weight", 0] == held["left.weight", 1] == (2, "coupling")
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model, args = build("residual")
     model.norm.train()

@@ -9,6 +9,7 @@ from torch import fx
 
 from optiprune.structure.context import Context
 from optiprune.structure.factors import Factor, Labels
+from optiprune.structure.trace import operation_of
 from optiprune.structure.units import Ids
 
 from .registry import rule
@@ -52,7 +53,7 @@ _SHAPES = ("t", "transpose", "permute", "view", "reshape", "_to_copy", "alias", 
 def _is_weight(argument: object) -> bool:
     """Whether an operand is a parameter, perhaps transposed."""
     while isinstance(argument, fx.Node) and argument.op == "call_function":
-        if str(argument.target).split(".")[1:2] not in [[n] for n in _SHAPES]:
+        if operation_of(argument) not in _SHAPES:
             return False
         argument = argument.args[0]
     return isinstance(argument, fx.Node) and argument.op == "placeholder"
@@ -113,7 +114,7 @@ def _product(context: Context, x: Labels, y: Labels, second: int) -> Labels:
 def _within(context: Context, x: Labels, dim: int) -> Labels:
     """A factor over batch dimensions and the one that is summed over keeps the batch ones."""
     f = x.at(dim)
-    if f is not None and any(d < x.ndim - 2 for d in f.dims):
+    if f is not None and _spans_batch(x, dim):
         context.name(f.ids, "heads")
         x = context.fix(x, dim, _SIZED)
     return x
@@ -157,8 +158,8 @@ def attention(
     return context.meet([weights, v], _SIZED)
 
 
-def _spans_batch(x: Labels) -> bool:
-    f = x.at(-1)
+def _spans_batch(x: Labels, dim: int = -1) -> bool:
+    f = x.at(dim)
     return f is not None and any(d < x.ndim - 2 for d in f.dims)
 
 

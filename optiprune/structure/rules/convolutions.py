@@ -127,8 +127,7 @@ def _convolve(
     new = () if out is None else (Factor((axis,), out),)
     result = Labels(shape, (*rest, *new))
     if bias is not None:
-        bias = bias.reshaped((*bias.shape, *[1] * places))
-        result = context.meet([result, bias], "its bias is fixed")
+        result = context.meet([result, bias.followed_by(places)], "its bias is fixed")
     return result
 
 

@@ -99,7 +99,7 @@ def elementwise(context: Context, *args: Any, **kwargs: Any) -> Labels:
 @rule("prelu", "_prelu_kernel")
 def prelu(context: Context, x: Labels, weight: Labels) -> Labels:
     if weight.ndim == 1 and weight.shape[0] > 1:  # one slope for each channel
-        weight = weight.reshaped((weight.shape[0], *[1] * (x.ndim - 2)))
+        weight = weight.followed_by(x.ndim - 2)
     elif weight.ndim == 1:
         weight = Labels((1,) * x.ndim)
     return context.meet([x, weight], "it meets a tensor whose size is fixed there")

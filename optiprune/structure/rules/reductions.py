@@ -22,7 +22,7 @@ def batch_norm(
 ) -> Any:
     stats = [r for r in rest if isinstance(r, Labels)]
     of_channels = [p for p in (weight, bias, *stats) if p is not None]
-    shaped = [p.reshaped((*p.shape, *[1] * (x.ndim - 2))) for p in of_channels]
+    shaped = [p.followed_by(x.ndim - 2) for p in of_channels]
     out = context.meet([x, *shaped], "a norm over a fixed number of channels")
     return _alike(context, out)
 
@@ -30,19 +30,17 @@ def batch_norm(
 @rule("instance_norm")
 def instance_norm(context: Context, x: Labels, *rest: Any) -> Labels:
     x = context.fix_all(x, range(2, x.ndim), _PLACES)
-    shaped = [r.reshaped((*r.shape, *[1] * (x.ndim - 2))) for r in rest if isinstance(r, Labels)]
+    shaped = [r.followed_by(x.ndim - 2) for r in rest if isinstance(r, Labels)]
     return context.meet([x, *shaped], "a norm over a fixed number of channels")
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm")
 def layer_norm(context: Context, x: Labels, shape: Sequence[int], *rest: Any) -> Any:
-    name = str(context.node.target).split(".")[1]
-    x = context.fix_all(
-        x, range(x.ndim - len(shape), x.ndim), f"{name} takes its statistics over it"
-    )
+    reason = f"{context.operation} takes its statistics over it"
+    x = context.fix_all(x, range(x.ndim - len(shape), x.ndim), reason)
     for p in rest:
         if isinstance(p, Labels):
-            context.hold(p, f"{name} takes its statistics over it")
+            context.hold(p, reason)
     return _alike(context, x)
 
 
@@ -56,7 +54,7 @@ def group_norm(
     *_: Any,
 ) -> Labels:
     shape = x.shape
-    params = [p.reshaped((*p.shape, *[1] * (x.ndim - 2))) for p in (weight, bias) if p is not None]
+    params = [p.followed_by(x.ndim - 2) for p in (weight, bias) if p is not None]
     x = context.fix_all(x, range(2, x.ndim), _PLACES)
     x = context.meet([x, *params], "a norm over a fixed number of channels")
     split = x.reshaped((shape[0], groups, shape[1] // groups, *shape[2:]))
@@ -105,7 +103,7 @@ def _alike(context: Context, out: Labels) -> Any:
     "replication_pad2d",
 )
 def pool(context: Context, x: Labels, *_: Any, **__: Any) -> Any:
-    found = re.search(r"(\d)d", str(context.node.target))
+    found = re.search(r"(\d)d", context.operation)
     places = int(found.group(1)) if found else 1
     x = context.fix_all(x, range(x.ndim - places, x.ndim), _PLACES)
     out = Labels(context.shape(), x.factors)
@@ -124,8 +122,7 @@ def reduce(
 ) -> Labels:
     dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
     dims = list(dims) or list(range(x.ndim))
-    name = str(context.node.target).split(".")[1]
-    x = context.fix_all(x, dims, f"{name} over it")
+    x = context.fix_all(x, dims, f"{context.operation} over it")
     shape = context.shape()
     for d in sorted((d % x.ndim for d in dims), reverse=True):
         x = x.taken(d, 0)
@@ -137,5 +134,5 @@ def reduce(
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "sort")
 def along(context: Context, x: Labels, dim: int, *_: Any, **__: Any) -> Any:
-    name = str(context.node.target).split(".")[1].strip("_")
+    name = context.operation.strip("_")
     return _alike(context, context.fix(x, dim, f"{name} over it"))

@@ -22,7 +22,7 @@ def reshape(context: Context, x: Labels, *_: Any) -> Labels:
         out = x.reshaped(context.shape())
         for f in out.factors:
             if len(f.dims) > 1:
-                context.relations.joint.append((f.ids, context.because("a reshape")))
+                context.relations.joint.append(f.ids)
         return out
     except ReshapeError as error:
         context.hold(x, str(error))
