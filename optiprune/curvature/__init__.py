@@ -3,6 +3,8 @@
 from .capture import forward_order
 from .data import Batch, CalibrationError, CalibrationSet
 from .fisher import SampleGradients, linearise_loss, mean_gradients, mean_loss
+from .gates import gate_gradients
+from .gram import LayerGram, collect_grams
 from .layers import LayerError, PrunableLayer, find_layers, require_matches
 from .local_quadratic import LocalQuadratic
 
@@ -11,11 +13,14 @@ __all__ = [
     "CalibrationError",
     "CalibrationSet",
     "LayerError",
+    "LayerGram",
     "LocalQuadratic",
     "PrunableLayer",
     "SampleGradients",
+    "collect_grams",
     "find_layers",
     "forward_order",
+    "gate_gradients",
     "linearise_loss",
     "mean_gradients",
     "mean_loss",

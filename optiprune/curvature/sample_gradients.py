@@ -8,7 +8,7 @@ A convolution is the same with shifted views of its padded input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,11 @@ class SampleGradients:
         self._chunks.append(calls)
         self._sizes.append(size)
         self.n += size
+
+    def chunks(self, name: str) -> Iterator[tuple[int, Sequence[Call]]]:
+        """For every chunk its samples and the calls of a layer."""
+        for chunk, size in zip(self._chunks, self._sizes, strict=True):
+            yield size, chunk.get(name, [])
 
     def diagonal(self, name: str) -> Tensor:
         """``E[g^2]`` of every weight of a layer, float32, shape (rows, cols)."""

@@ -169,5 +169,12 @@ def _without(
     )
     columns = tuple(replace(c, units=renumbered(c.units)) for c in structure.columns)
     return replace(
-        structure, groups=tuple(kept), balances=balances, held=tuple(held), columns=columns
+        structure,
+        groups=tuple(kept),
+        balances=balances,
+        held=tuple(held),
+        columns=columns,
+        parameters=tuple(p.renumbered(number) for p in structure.parameters),
+        multiply_adds=tuple(p.renumbered(number) for p in structure.multiply_adds),
+        values=tuple(replace(v, bytes=v.bytes.renumbered(number)) for v in structure.values),
     )

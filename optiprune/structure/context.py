@@ -12,7 +12,7 @@ from .factors import Factor, Labels
 from .trace import operation_of, place_of
 from .units import Barrier, Ids, Units
 
-__all__ = ["Columns", "Context", "Relations"]
+__all__ = ["Columns", "Context", "Relations", "Work"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +29,15 @@ class Columns:
     ids: Ids
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """Multiply-adds of one operation: ``coefficient`` times the lengths of ``ids``."""
+
+    module: str
+    coefficient: float
+    ids: tuple[Ids, ...]
+
+
 @dataclass(slots=True)
 class Relations:
     """What the operations ask for beyond classes.
@@ -41,6 +50,7 @@ class Relations:
     read : units of the dimensions of parameters that a product sums over: columns of weights
     tables : units of buffers
     kinds : what units are called, where the operations tell
+    work : multiply-adds
     """
 
     balanced: list[tuple[Ids, Barrier]] = field(default_factory=list)
@@ -49,6 +59,7 @@ class Relations:
     read: set[int] = field(default_factory=set)
     tables: set[int] = field(default_factory=set)
     kinds: dict[int, str] = field(default_factory=dict)
+    work: list[Work] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -116,6 +127,20 @@ class Context:
         """What a user calls these units, unless it is known already."""
         for unit in np.unique(ids).tolist():
             self.relations.kinds.setdefault(unit, kind)
+
+    def count(self, out: Labels, summed: Factor | None, times: float) -> None:
+        """Multiply-adds: ``times`` for every element of a result and index that is summed over.
+
+        ``times`` counts the indices where no units are summed over.
+        """
+        spanned = {d for f in out.factors for d in f.dims}
+        for d, n in enumerate(out.shape):
+            times *= 1 if d in spanned else n
+        ids = [f.ids for f in out.factors]
+        if summed is not None:
+            ids.append(summed.ids)
+        module = self.because("").module
+        self.relations.work.append(Work(module, times, tuple(i.ravel() for i in ids)))
 
     def meet(self, operands: Sequence[Labels], reason: str) -> Labels:
         """Element by element, as an addition: units at one place are one class.

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
+from .measure import Measure
 from .propagate import Propagated, propagate
+from .sizes import Product, Value
 from .trace import Trace, tensors_of, trace
 from .units import Barrier, Ids
 
@@ -109,12 +111,20 @@ class Structure:
     balances : between units
     held : what may not leave, dimensions of layers' outputs first
     columns : of grouped convolutions
+    parameters : elements of every parameter
+    multiply_adds : of every product in one run of the traced inputs
+    values : bytes of the results of its operations, in order
+    samples : in the traced inputs
     """
 
     groups: tuple[Group, ...]
     balances: tuple[Balance, ...]
     held: tuple[Held, ...]
     columns: tuple[GroupedColumns, ...]
+    parameters: tuple[Product, ...]
+    multiply_adds: tuple[Product, ...]
+    values: tuple[Value, ...]
+    samples: int
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self.groups)
@@ -142,7 +152,13 @@ def find_structure(
     found = propagate(traced)
     _hold_what_modules_fix(model, traced, found)
     _resolve_boxes(found)
-    return _collect(model, traced, found)
+    return _collect(model, traced, found, _samples(args, kwargs or {}))
+
+
+def _samples(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """The first dimension of the first tensor."""
+    found = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.ndim]
+    return int(found[0].shape[0]) if found else 1
 
 
 def _hold_what_modules_fix(model: nn.Module, traced: Trace, found: Propagated) -> None:
@@ -185,7 +201,7 @@ def _constant_but(roots: Ids, axis: int) -> bool:
     return bool((rows == rows[:, :1]).all())
 
 
-def _collect(model: nn.Module, traced: Trace, found: Propagated) -> Structure:
+def _collect(model: nn.Module, traced: Trace, found: Propagated, samples: int) -> Structure:
     units, relations = found.units, found.relations
     order = {name: i for i, name in enumerate(tensors_of(model))}
     # class -> {(tensor, dim, reads): indices}
@@ -262,4 +278,14 @@ def _collect(model: nn.Module, traced: Trace, found: Propagated) -> Structure:
         )
         for c in relations.columns
     )
-    return Structure(tuple(groups), tuple(dict.fromkeys(balances)), listed, columns)
+    measure = Measure(units, place, [g.size for g in groups])
+    return Structure(
+        tuple(groups),
+        tuple(dict.fromkeys(balances)),
+        listed,
+        columns,
+        parameters=measure.parameters(model, traced, found),
+        multiply_adds=measure.multiply_adds(relations.work),
+        values=measure.values(traced, found),
+        samples=samples,
+    )

@@ -27,11 +27,13 @@ class Propagated:
     units : with all classes and barriers
     relations : between them
     holders : placeholder of a parameter or buffer -> its labels, one factor for each dimension
+    results : operation's name -> labels of its tensors that are no views, in order
     """
 
     units: Units
     relations: Relations
     holders: Mapping[str, Labels]
+    results: Mapping[str, tuple[Labels, ...]]
 
 
 def propagate(traced: Trace) -> Propagated:
@@ -66,7 +68,19 @@ def propagate(traced: Trace) -> Propagated:
             context = Context(units, relations, node)
             for x in _tensors(fx.node.map_arg(node.args, lambda n: values[n.name])):
                 context.hold(x, "the model returns it")
-    return Propagated(units, relations, holders)
+    results = {
+        node.name: tuple(_tensors(values[node.name]))
+        for node in traced.graph.nodes
+        if node.op == "call_function" and not _is_view(node)
+    }
+    return Propagated(units, relations, holders, results)
+
+
+def _is_view(node: fx.Node) -> bool:
+    if node.target is operator.getitem:
+        return True
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(r.alias_info is not None for r in schema.returns)
 
 
 def _fresh(units: Units, shape: tuple[int, ...]) -> Labels:

@@ -21,21 +21,21 @@ _SIZED = "it is summed over with a tensor whose size is fixed there"
 
 def _contract(
     context: Context, x: Labels, i: int, y: Labels, j: int, second: int = 1
-) -> tuple[Labels, Labels]:
+) -> tuple[Labels, Labels, Factor | None]:
     """Dimension i of x and j of y are summed over: their units are one; both are gone after.
 
-    ``second`` is the place of y among the operation's arguments.
+    Third comes the factor that was summed over. ``second`` is the place of y among the arguments.
     """
     i, j = i % x.ndim, j % y.ndim
     f, g = x.at(i), y.at(j)
     if f is None or g is None:
-        return context.fix(x, i, _SIZED), context.fix(y, j, _SIZED)
+        return context.fix(x, i, _SIZED), context.fix(y, j, _SIZED), None
     f_ids, x = _alone(context, x, f, i)
     g_ids, y = _alone(context, y, g, j)
     if _is_weight(context.node.args[second]):
         context.relations.read.update(g.ids.ravel().tolist())
     context.units.merge(f_ids, g_ids)
-    return x, y
+    return x, y, Factor((i,), f_ids)
 
 
 def _alone(context: Context, x: Labels, f: Factor, dim: int) -> tuple[Ids, Labels]:
@@ -61,8 +61,11 @@ def _is_weight(argument: object) -> bool:
 
 @rule("linear")
 def linear(context: Context, x: Labels, weight: Labels, bias: Labels | None = None) -> Labels:
-    x, weight = _contract(context, x, -1, weight, 1)
-    return _with_bias(context, _outer(context, x, weight), bias)
+    length = x.shape[-1]
+    x, weight, summed = _contract(context, x, -1, weight, 1)
+    out = _outer(context, x, weight)
+    context.count(out, summed, 1 if summed else length)
+    return _with_bias(context, out, bias)
 
 
 def _outer(context: Context, x: Labels, weight: Labels) -> Labels:
@@ -100,12 +103,14 @@ def _product(context: Context, x: Labels, y: Labels, second: int) -> Labels:
     # batch dimensions that one operand shares with the sum: units of all the sum leave together
     x = _within(context, x, x.ndim - 1)
     y = _within(context, y, y.ndim - 2)
-    x, y = _contract(context, x, -1, y, -2, second)
+    length = x.shape[-1]
+    x, y, summed = _contract(context, x, -1, y, -2, second)
     left = Labels((*x.shape[:-1], 1), tuple(f for f in x.factors if max(f.dims) < x.ndim - 1))
     right_shape = (*y.shape[:-2], 1, y.shape[-1])
     right = Labels(right_shape, tuple(f for f in y.factors if y.ndim - 2 not in f.dims))
     out = context.meet([left, right], _SIZED)
     assert out.shape[:-2] == tuple(batch)
+    context.count(out, summed, 1 if summed else length)
     if column:
         out = out.taken(-1, 0)
     return out.taken(-1 if column and row else -2, 0) if row else out
@@ -150,12 +155,15 @@ def attention(
     scores = context.meet([q, k], _SIZED)
     if mask is not None:
         scores = context.meet([scores, mask], _SIZED)
+    context.count(scores, None, query.shape[-1])
     weights = Labels((*scores.shape[:-1], 1), scores.factors)
     # units within a head of the values leave with the head
     value = context.fix(value, -1, _SIZED) if _spans_batch(value) else value
     value = context.fix(value, -2, "softmax runs over it")
     v = Labels((*value.shape[:-2], 1, value.shape[-1]), value.factors)
-    return context.meet([weights, v], _SIZED)
+    out = context.meet([weights, v], _SIZED)
+    context.count(out, None, value.shape[-2])
+    return out
 
 
 def _spans_batch(x: Labels, dim: int = -1) -> bool:

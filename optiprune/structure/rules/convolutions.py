@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import fx
 
 from optiprune.structure.context import Columns, Context
@@ -79,6 +80,9 @@ def _convolve(
     f = x.at(axis)
     shape = context.shape()
     rest = tuple(g for g in x.factors if g is not f)
+    # multiply-adds: for every element of the result one for each column of its group
+    kernel = float(np.prod(weight.shape[2:]))
+    channels = x.shape[axis]
     if groups == 1:
         ins, outs = (0, 1) if transposed else (1, 0)
         columns, rows = weight.at(ins), weight.at(outs)
@@ -126,6 +130,10 @@ def _convolve(
         context.name(out, "channels")
     new = () if out is None else (Factor((axis,), out),)
     result = Labels(shape, (*rest, *new))
+    counted = Labels((*shape[: axis + 1], *x.shape[axis + 1 :]), result.factors)
+    counted = counted if transposed else result
+    summed = None if channels == groups else f
+    context.count(counted, summed, kernel / groups * (1 if summed else channels))
     if bias is not None:
         result = context.meet([result, bias.followed_by(places)], "its bias is fixed")
     return result

@@ -1,0 +1,1 @@
+"""Which units leave a model, and how wide its layers stay."""

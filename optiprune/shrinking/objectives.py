@@ -1,0 +1,233 @@
+"""What removing units costs: an order in which the units of a group leave, and the best that stay.
+
+Both objectives know two questions: in which order would the units of one group leave, so that
+widths can be compared, and which units stay once all widths are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from optiprune.curvature import LayerGram
+from optiprune.problems import CardinalityQP
+from optiprune.solvers import Solver, Stop
+
+from .column_subset import ColumnSubset
+from .masking import with_columns_zero
+from .readers import Readers
+from .systems import systems_of
+from .ties import Ties
+from .unit_fisher import UnitQuadratic
+
+__all__ = ["GlobalObjective", "Objective", "ReconstructionObjective", "Step"]
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+Step = tuple[BoolArray, float, Mapping[str, Tensor]]
+"""Units of a group that stay, the predicted damage, and the weights of layers that go with it."""
+
+
+class Objective(Protocol):
+    """What chooses units."""
+
+    def steps(self, group: int, widths: Sequence[int]) -> list[Step]:
+        """The group alone at falling widths, each of the units that the one before kept."""
+        ...
+
+    def choose(self, widths: Sequence[int], count: int) -> list[dict[int, BoolArray]]:
+        """Up to ``count`` different choices at these widths, the best first: for every group that
+        loses units those that stay."""
+        ...
+
+
+class GlobalObjective:
+    """The change of the loss by the quadratic in gates, all groups in one problem.
+
+    Parameters
+    ----------
+    solver, stop : of the problem with one cardinality for every part of a group
+    """
+
+    def __init__(
+        self,
+        quadratic: UnitQuadratic,
+        readers: Readers,
+        weights: Mapping[str, Tensor],
+        ties: Ties,
+        solver: Solver,
+        stop: Stop | None,
+        seed: np.random.SeedSequence,
+    ) -> None:
+        self.quadratic, self.readers, self.weights, self.ties = quadratic, readers, weights, ties
+        self.solver, self.stop, self.seed = solver, stop, seed
+
+    def steps(self, group: int, widths: Sequence[int]) -> list[Step]:
+        a, b = self.quadratic.starts[group], self.quadratic.starts[group + 1]
+        H, g = self.quadratic.H[a:b, a:b], self.quadratic.g[a:b]
+        kept = np.ones(b - a, dtype=bool)
+        cost = 0.5 * np.diag(H) - g
+        damage = 0.0
+        out: list[Step] = []
+        parts = self.ties.parts(group)
+        for width in widths:
+            while kept.sum() > width:
+                for part in parts:
+                    here = part[kept[part]]
+                    unit = int(here[np.argmin(cost[here])])
+                    kept[unit] = False
+                    damage += float(cost[unit])
+                    cost = cost + H[unit]
+            out.append((kept.copy(), damage, self._masked(group, kept)))
+        return out
+
+    def _masked(self, group: int, kept: BoolArray) -> dict[str, Tensor]:
+        out = {}
+        for r in self.readers.of(group):
+            left = np.ones(len(r.group), dtype=bool)
+            at = r.group == group
+            left[at] = kept[r.unit[at]]
+            name = r.layer.parameter
+            out[name] = with_columns_zero(self.weights[name], r.layer.groups, left)
+        return out
+
+    def choose(self, widths: Sequence[int], count: int) -> list[dict[int, BoolArray]]:
+        q = self.quadratic
+        sizes = np.diff(q.starts)
+        losing = [g for g, w in enumerate(widths) if w < sizes[g]]
+        if not losing:
+            return [{}]
+        index = np.concatenate([np.arange(q.starts[g], q.starts[g + 1]) for g in losing])
+        cells: list[IntArray] = []
+        k: list[int] = []
+        for g in losing:
+            cells.append(self.ties.atoms[g] + len(k))
+            k += [widths[g] // self.ties.step(g)] * self.ties.step(g)
+        H = q.H[np.ix_(index, index)]
+        ones = H.sum(1)
+        problem = CardinalityQP(
+            0.5 * H,
+            q.g[index] - ones,
+            float(0.5 * ones.sum() - q.g[index].sum()),
+            k=np.array(k),
+            groups=np.concatenate(cells),
+        )
+        start = np.concatenate([self.steps(g, [widths[g]])[0][0] for g in losing]).astype(np.int8)
+        found: dict[bytes, tuple[float, Any]] = {}
+        for child in self.seed.spawn(count):
+            answer = self.solver.solve(problem, x0=start, seed=child, stop=self.stop)
+            if answer.x is not None:
+                found[answer.x.tobytes()] = (float(answer.energy), answer.x)
+        best = min(found.values(), key=lambda pair: pair[0])[1] if found else start
+        if count > 1:
+            for x in _neighbours(problem, best, count):
+                found.setdefault(x.tobytes(), (float(problem.energy(x)), x))
+        ranked = sorted(found.values(), key=lambda pair: pair[0])[:count] or [(0.0, start)]
+        ends = np.cumsum([sizes[g] for g in losing])
+        return [
+            dict(zip(losing, np.split(x.astype(bool), ends[:-1]), strict=True)) for _, x in ranked
+        ]
+
+
+def _neighbours(problem: CardinalityQP, x: Any, count: int) -> list[Any]:
+    """The exchanges of two variables of one cardinality that raise the energy least."""
+    Q = np.asarray(problem.Q)
+    field = 2.0 * Q @ x + problem.linear
+    found: list[tuple[float, int, int]] = []
+    for c in range(problem.n_groups):
+        ones = np.flatnonzero((problem.groups == c) & (x == 1))
+        zeros = np.flatnonzero((problem.groups == c) & (x == 0))
+        if not len(ones) or not len(zeros):
+            continue
+        change = (
+            (np.diag(Q)[zeros] + field[zeros])[None, :]
+            + (np.diag(Q)[ones] - field[ones])[:, None]
+            - 2.0 * Q[np.ix_(ones, zeros)]
+        )
+        for flat in np.argsort(change, axis=None)[:count].tolist():
+            i, j = divmod(flat, len(zeros))
+            found.append((float(change[i, j]), int(ones[i]), int(zeros[j])))
+    out = []
+    for _, i, j in sorted(found)[:count]:
+        y = x.copy()
+        y[i], y[j] = 0, 1
+        out.append(y)
+    return out
+
+
+class ReconstructionObjective:
+    """The error of the layers that read a group, with what stays fitted again; a group at a time.
+
+    Parameters
+    ----------
+    grams : of all readers' inputs in the dense model
+    damping : of the fit, in mean diagonals of the Gram matrix
+    exchanges : at most, for every part of a group
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        readers: Readers,
+        weights: Mapping[str, Tensor],
+        grams: Mapping[str, LayerGram],
+        ties: Ties,
+        *,
+        damping: float,
+        exchanges: int,
+    ) -> None:
+        self.sizes, self.readers, self.weights = sizes, readers, weights
+        self.grams, self.ties, self.damping, self.exchanges = grams, ties, damping, exchanges
+
+    def steps(self, group: int, widths: Sequence[int]) -> list[Step]:
+        subset = self._subset(group)
+        out: list[Step] = []
+        for width in widths:
+            self._narrow(subset, group, width)
+            out.append((subset.kept.copy(), subset.error(), self._fitted(group, subset)))
+        return out
+
+    def choose(self, widths: Sequence[int], count: int) -> list[dict[int, BoolArray]]:
+        before: dict[int, BoolArray] = {}
+        after: dict[int, BoolArray] = {}
+        for g, width in enumerate(widths):
+            if width == self.sizes[g]:
+                continue
+            subset = self._subset(g)
+            self._narrow(subset, g, width)
+            before[g] = subset.kept.copy()
+            subset.exchange(self.exchanges, self.ties.parts(g))
+            after[g] = subset.kept.copy()
+        different = any((before[g] != after[g]).any() for g in after)
+        return [after, before][:count] if different else [after]
+
+    def _subset(self, group: int) -> ColumnSubset:
+        size = self.sizes[group]
+        systems = systems_of(group, size, self.readers, self.weights, self.grams, self.damping)
+        return ColumnSubset(systems, size)
+
+    def _narrow(self, subset: ColumnSubset, group: int, width: int) -> None:
+        parts = self.ties.parts(group)
+        while subset.kept.sum() > width:
+            for part in parts:
+                allowed = np.zeros_like(subset.kept)
+                allowed[part] = True
+                subset.remove_cheapest(allowed)
+
+    def _fitted(self, group: int, subset: ColumnSubset) -> dict[str, Tensor]:
+        systems = iter(subset.systems)
+        out = {}
+        for reader in self.readers.of(group):
+            name, layer = reader.layer.parameter, reader.layer
+            weight = self.weights[name].detach()
+            rows = weight.reshape(layer.groups, -1, layer.cols).double().clone()
+            for k in range(layer.groups):
+                inside = reader.group[k * layer.shape[1] : (k + 1) * layer.shape[1]]
+                if (inside == group).any():
+                    rows[k] = rows.new_tensor(next(systems).B.T)
+            out[name] = rows.to(weight.dtype).reshape(weight.shape)
+        return out
