@@ -30,7 +30,7 @@ from .ties import Ties, find_ties
 from .unit_fisher import unit_fisher
 from .widths import Widths, choose_widths
 
-__all__ = ["StructureResult", "Tried", "optimize_structure"]
+__all__ = ["StructureResult", "Tried", "optimize_structure", "refit_and_shrink"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,8 +83,9 @@ def optimize_structure(
     multiple: int = 8,
     minimum: float = 0.1,
     curve: Literal["measured", "predicted"] = "measured",
-    levels: int = 8,
+    levels: int = 6,
     curve_samples: int = 512,
+    widths: Mapping[str, int] | None = None,
     solutions: int = 1,
     loss: str | LossFunction = "auto",
     solver: str | Solver = "auto",
@@ -92,6 +93,7 @@ def optimize_structure(
     width_solver: str = "highs",
     width_seconds: float = 60.0,
     damping: float = 1e-3,
+    per_input: int | None = 64,
     chunk: int = 256,
     structure: Structure | None = None,
     seed: int = 0,
@@ -102,8 +104,9 @@ def optimize_structure(
     ----------
     model : is left as it was
     data : as for `optiprune.optimize_masks`: batches of inputs, or pairs (inputs, targets)
-    macs, parameters, memory : budgets, one at least: a share of the model's cost up to 1, or the
-        cost itself. Multiply-adds are of one sample, memory in bytes for the first two samples.
+    macs, parameters, memory : budgets, one at least, unless ``widths`` are given: a share of the
+        model's cost up to 1, or the cost itself. Multiply-adds are of one sample, memory in bytes
+        for the first two samples.
     objective : "reconstruction": units whose removal changes the outputs of the layers that read
         them least, once these are fitted again; "global": units by a quadratic of the loss in
         their gates, of all groups at once
@@ -113,6 +116,7 @@ def optimize_structure(
     curve : damages of widths: "measured" on ``curve_samples`` of the data, or as the objective
         predicts them (much faster)
     levels : widths of each group at which damages are looked at
+    widths : group's name -> units that it keeps, instead of a search for widths; others stay whole
     solutions : choices of units that are tried, and ranked by their loss
     loss : "auto" (labels where there are any, else the divergence from the model's own outputs),
         "cross_entropy", "mse", "kl", or a callable (outputs, targets) -> mean
@@ -120,6 +124,7 @@ def optimize_structure(
     width_solver, width_seconds : of the program that gives every group its width: "highs", or a
         name for Pyomo's ``SolverFactory``
     damping : of fits, in mean diagonals of a layer's Gram matrix
+    per_input : positions of a layer for each of its columns that fits look at, at most; None all
     structure : groups of this model, where they are known
 
     Raises
@@ -129,29 +134,32 @@ def optimize_structure(
     TraceError, GateError, CalibrationError
         The model cannot be traced; the smaller model is not the masked one; unfit data.
     """
-    if macs is None and parameters is None and memory is None:
-        raise ShrinkingError("give a budget: macs, parameters or memory")
+    shares = {"macs": macs, "parameters": parameters, "memory": memory}
+    if (widths is None) == all(v is None for v in shares.values()):
+        raise ShrinkingError("give a budget (macs, parameters or memory), or widths")
     if multiple < 1 or not 0 <= minimum <= 1 or solutions < 1:
         raise ShrinkingError(
             f"multiple = {multiple} and solutions = {solutions} must be at least 1, minimum = "
             f"{minimum} in [0, 1]"
         )
-    run = _Run(model, data, loss, structure, chunk, seed)
-    widths = allowed_widths(
+    run = _Run(model, data, loss, structure, chunk, per_input, damping, seed)
+    chooser = run.objective(objective, solver, solver_seconds)
+    allowed = allowed_widths(
         run.structure, run.readers, run.ties, multiple=multiple, minimum=minimum
     )
-    shares = {"macs": macs, "parameters": parameters, "memory": memory}
-    budgets = budgets_of(run.structure, shares)
-    chooser = run.objective(objective, solver, solver_seconds, damping)
-    measure = run.rises(curve_samples) if curve == "measured" else None
-    menus = menus_of(widths, chooser, levels, measure)
-    sizes = [g.size for g in run.structure.groups]
-    chosen = choose_widths(
-        menus, sizes, budgets, equal=run.ties.equal, solver=width_solver, seconds=width_seconds
-    )
+    if widths is not None:
+        chosen = _given(run, widths)
+    else:
+        budgets = budgets_of(run.structure, shares)
+        measure = run.rises(curve_samples) if curve == "measured" else None
+        menus = menus_of(allowed, chooser, levels, measure)
+        sizes = [g.size for g in run.structure.groups]
+        chosen = choose_widths(
+            menus, sizes, budgets, equal=run.ties.equal, solver=width_solver, seconds=width_seconds
+        )
     tried = []
     for kept in chooser.choose(chosen.widths, solutions):
-        weights = run.weights(kept, refit, damping)
+        weights = run.weights(kept, refit)
         tried.append((run.loss(weights), run.plan(kept), weights, kept))
     tried.sort(key=lambda t: t[0])
     after, plan, weights, kept = tried[0]
@@ -171,6 +179,48 @@ def optimize_structure(
     )
 
 
+def refit_and_shrink(
+    model: nn.Module,
+    plan: Plan,
+    data: Iterable[Any],
+    *,
+    damping: float = 1e-3,
+    per_input: int | None = 64,
+    chunk: int = 256,
+    structure: Structure | None = None,
+) -> Shrunk:
+    """The smaller model of a plan, whoever made it, with layers that read what is left refitted.
+
+    Parameters and errors as for `optimize_structure`, and `PlanError` for a plan that does not fit.
+    """
+    run = _Run(model, data, "kl", structure, chunk, per_input, damping, 0)
+    plan.check(run.structure)
+    return run.applied(plan, run.weights(plan.kept(run.structure), refit=True))
+
+
+def _given(run: _Run, widths: Mapping[str, int]) -> Widths:
+    """Widths by the user, as if a program had found them."""
+    names = [g.name for g in run.structure.groups]
+    unknown = sorted(set(widths) - set(names))
+    if unknown:
+        raise ShrinkingError(f"widths: no group is called {unknown[0]!r}; there are {names[:8]}")
+    out = [int(widths.get(g.name, g.size)) for g in run.structure.groups]
+    for i, (group, width) in enumerate(zip(run.structure.groups, out, strict=True)):
+        step = run.ties.step(i)
+        fixed = i in run.ties.whole or i in run.readers.unread
+        if not 0 < width <= group.size or width % step or (fixed and width != group.size):
+            raise ShrinkingError(
+                f"widths: group {group.name!r} has {group.size} units and can keep "
+                f"{'all' if fixed else f'a multiple of {step}'}, not {width}"
+            )
+    for i, j in run.ties.equal:
+        if out[i] != out[j]:
+            raise ShrinkingError(
+                f"widths: {names[i]!r} and {names[j]!r} must be equal, not {out[i]} and {out[j]}"
+            )
+    return Widths(tuple(out), 0.0, 0.0, optimal=True)
+
+
 class _Run:
     """What every step needs of the model and the data."""
 
@@ -181,11 +231,14 @@ class _Run:
         loss: str | LossFunction,
         structure: Structure | None,
         chunk: int,
+        per_input: int | None,
+        damping: float,
         seed: int,
     ) -> None:
         first = next(iter(model.parameters()), None)
         device = torch.device("cpu") if first is None else first.device
         self.model, self.chunk = model, chunk
+        self.per_input, self.damping = per_input, damping
         self.data = CalibrationSet.collect(data, device)
         self.seeds = np.random.SeedSequence(seed)
         sample = next(iter(self.data.batches(2))).inputs
@@ -221,9 +274,7 @@ class _Run:
         before = self.loss({}, part)
         return lambda weights: self.loss(weights, part) - before
 
-    def objective(
-        self, name: str, solver: str | Solver, seconds: float, damping: float
-    ) -> Objective:
+    def objective(self, name: str, solver: str | Solver, seconds: float) -> Objective:
         if name == "reconstruction":
             return ReconstructionObjective(
                 [g.size for g in self.structure.groups],
@@ -231,7 +282,7 @@ class _Run:
                 self.dense,
                 self._grams(),
                 self.ties,
-                damping=damping,
+                damping=self.damping,
                 exchanges=200,
             )
         if name != "global":
@@ -259,17 +310,24 @@ class _Run:
 
     def _grams(self) -> dict[str, Any]:
         layers = [r.layer for r in self.readers.readers]
-        walk = LayerWalk(self.model, layers, self.dense, [self.data], self.chunk, inputs="dense")
+        walk = LayerWalk(
+            self.model, layers, self.dense, [self.data], self.chunk, "dense", self.per_input
+        )
         return {name: gram for stage in walk for name, gram in stage.grams[0].items()}
 
-    def weights(
-        self, kept: Mapping[int, npt.NDArray[np.bool_]], refit: bool, damping: float
-    ) -> dict[str, Tensor]:
+    def weights(self, kept: Mapping[int, npt.NDArray[np.bool_]], refit: bool) -> dict[str, Tensor]:
         """Of the layers that read units, for this choice."""
         if not refit or not kept:
             return masked_weights(self.readers, self.dense, kept)
         return refit_readers(
-            self.model, self.readers, self.dense, kept, self.data, damping=damping, chunk=self.chunk
+            self.model,
+            self.readers,
+            self.dense,
+            kept,
+            self.data,
+            damping=self.damping,
+            chunk=self.chunk,
+            per_input=self.per_input,
         )
 
     def plan(self, kept: Mapping[int, npt.NDArray[np.bool_]]) -> Plan:

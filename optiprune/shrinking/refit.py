@@ -33,6 +33,7 @@ def refit_readers(
     *,
     damping: float,
     chunk: int = 256,
+    per_input: int | None = None,
 ) -> dict[str, Tensor]:
     """New weights and biases of the layers that lost inputs, or came after such a layer.
 
@@ -41,13 +42,16 @@ def refit_readers(
     dense : parameter name -> dense tensor, of every reader's weight and bias
     kept : group's number -> units that stay
     damping : lambda in mean diagonals of the Gram matrix; raised tenfold while the error would rise
+    per_input : positions for each column of a layer, at most
 
     Returns
     -------
     parameter name -> tensor, zero where the layer reads units that left.
     """
     by_layer = {r.layer.name: r for r in readers.readers}
-    walk = LayerWalk(model, [r.layer for r in readers.readers], dense, [data], chunk)
+    walk = LayerWalk(
+        model, [r.layer for r in readers.readers], dense, [data], chunk, per_input=per_input
+    )
     out: dict[str, Tensor] = {}
     walk.weights.update(masked_weights(readers, dense, kept))
     for stage in walk:

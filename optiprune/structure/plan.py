@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .groups import Structure
+from .sizes import Kept, kept_of
 from .surgery import Cut
 from .units import Ids
 
@@ -83,6 +84,12 @@ class Plan:
                     f"parts that must keep equally many units would keep {sorted(set(kept))}: "
                     f"{balance.because}"
                 )
+
+    def kept(self, structure: Structure) -> Kept:
+        """Group's number -> whether each of its units stays, for the groups that lose some."""
+        number = {g.name: i for i, g in enumerate(structure.groups)}
+        sizes = [g.size for g in structure.groups]
+        return kept_of(sizes, {number[k]: v for k, v in self.removed.items()})
 
     def to_json(self) -> str:
         return json.dumps(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Extent", "Product", "Value", "kept_of", "total"]
+__all__ = ["Extent", "Kept", "Product", "Value", "kept_of", "total"]
 
 Kept = Mapping[int, npt.NDArray[np.bool_]]
 

@@ -55,7 +55,7 @@ def test_whole_groups_have_one_width() -> None:
 
 
 def test_what_is_neither_stays_whole_and_so_does_what_is_tied_to_it() -> None:
-    uneven = [units(0, 0, 1) + [(-1, -1)], units(1, 0, 1, 2)]
+    uneven = [[*units(0, 0, 1), (-1, -1)], units(1, 0, 1, 2)]
     tied = [units(1, 0, 1, 2), units(2, 0, 1, 2)]
     ties = find_ties(structure([2, 3, 3], uneven, tied))
     assert ties.whole == {0, 1, 2}

@@ -1,0 +1,238 @@
+"""Which units stay, by several rules at the same widths, before and after the same fine-tuning.
+
+    python -m benchmarks.structure_choice [--models resnet20 cnn-32-64-fc128] [--macs 0.5]
+
+Networks on Fashion-MNIST (trained on the first run, cached). Widths come from `optimize_structure`
+at a share of the multiply-adds; every rule keeps as many units of each group. Rules that keep the
+weights are shown as they are and with our refit of the layers that read what is left.
+torch-pruning, if it is installed (`pip install torch-pruning`), chooses its own widths with each of
+its importances, in steps until the budget is met; the best of them is shown. Fine-tuning is one
+recipe for all: SGD on the first 20,000 training images with labels. Writes
+benchmarks/results/structure_choice.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.machine import describe
+from benchmarks.models import data, load_trained
+from benchmarks.models.networks import takes_flat_input
+from benchmarks.models.train import accuracy
+from optiprune.curvature import CalibrationSet, gate_gradients, linearise_loss
+from optiprune.curvature.losses import cross_entropy
+from optiprune.shrinking import StructureResult, optimize_structure, refit_and_shrink
+from optiprune.shrinking.readers import find_readers
+from optiprune.structure import Plan, Structure, shrink
+
+RESULTS = Path(__file__).parent / "results"
+CALIBRATION, TUNED, EPOCHS, RATE = 2000, 20_000, 2, 0.02
+
+
+@dataclass(frozen=True)
+class Row:
+    rule: str
+    macs: float
+    before: float
+    after: float
+    seconds: float
+
+
+def magnitude(model: nn.Module, structure: Structure) -> list[np.ndarray]:
+    """Root of the sum of squares of all that leaves with a unit (Li et al. 2017)."""
+    tensors = dict(model.named_parameters())
+    out = []
+    for group in structure.groups:
+        total = torch.zeros(group.size, dtype=torch.float64)
+        for m in group.members:
+            if m.tensor in tensors:
+                squares = tensors[m.tensor].detach().double().movedim(m.dim, 0).flatten(1)
+                by_index = (squares**2).sum(1)
+                total += torch.stack([by_index[torch.from_numpy(i)].sum() for i in m.indices])
+        out.append(total.sqrt().numpy())
+    return out
+
+
+def taylor(model: nn.Module, structure: Structure, calibration: CalibrationSet) -> list[np.ndarray]:
+    """Mean square over samples of the loss's first-order change (Molchanov et al. 2019)."""
+    readers = find_readers(model, structure)
+    layers = [r.layer for r in readers.readers]
+    weights = {x.parameter: dict(model.named_parameters())[x.parameter].detach() for x in layers}
+    sums = [np.zeros((0, g.size)) for g in structure.groups]
+    for batch in calibration.batches(250):
+        found = linearise_loss(model, layers, weights, CalibrationSet([batch]), cross_entropy)
+        here = [np.zeros((batch.n, g.size)) for g in structure.groups]
+        for r in readers.readers:
+            u = gate_gradients(found, r.layer.name, weights[r.layer.parameter]).numpy()
+            for c in np.flatnonzero(r.group >= 0):
+                here[r.group[c]][:, r.unit[c]] += u[:, c]
+        sums = [np.concatenate(pair) for pair in zip(sums, here, strict=True)]
+    return [(u**2).mean(0) for u in sums]
+
+
+def by_score(result: StructureResult, scores: Sequence[np.ndarray]) -> Plan:
+    removed = {}
+    for group, score in zip(result.structure.groups, scores, strict=True):
+        gone = group.size - result.widths[group.name]
+        removed[group.name] = np.argsort(score, kind="stable")[:gone].tolist()
+    return Plan.of(result.structure, removed)
+
+
+def tuned(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+    model = copy.deepcopy(model).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    steps = EPOCHS * -(-len(x) // 128)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    order = torch.Generator().manual_seed(0)
+    for _ in range(EPOCHS):
+        for index in torch.randperm(len(x), generator=order).split(128):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[index]), y[index]).backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def torch_pruning(
+    model: nn.Module, x: Tensor, y: Tensor, share: float
+) -> dict[str, tuple[nn.Module, float]]:
+    """Importance -> (model, share of multiply-adds left)."""
+    import torch_pruning as tp
+
+    importances: dict[str, Callable[[], object]] = {
+        "GroupMagnitude": lambda: tp.importance.GroupMagnitudeImportance(p=2),
+        "BNScale": tp.importance.BNScaleImportance,
+        "LAMP": lambda: tp.importance.LAMPImportance(p=2),
+        "GroupTaylor": tp.importance.GroupTaylorImportance,
+        "GroupHessian": tp.importance.GroupHessianImportance,
+    }
+    out = {}
+    for name, make in importances.items():
+        net = copy.deepcopy(model).eval()
+        example = x[:1]
+        whole, _ = tp.utils.count_ops_and_params(net, example)
+        last = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
+        importance = make()
+        pruner = tp.pruner.MetaPruner(
+            net,
+            example,
+            importance=importance,
+            global_pruning=True,
+            pruning_ratio=0.9,
+            max_pruning_ratio=0.9,
+            iterative_steps=200,
+            ignored_layers=[last],
+        )
+        macs = whole
+        while macs > share * whole:
+            if name == "GroupTaylor":
+                net.zero_grad()
+                F.cross_entropy(net(x), y).backward()
+            elif name == "GroupHessian":
+                net.zero_grad()
+                importance.zero_grad()
+                losses = F.cross_entropy(net(x[:64]), y[:64], reduction="none")
+                for value in losses:
+                    net.zero_grad()
+                    value.backward(retain_graph=True)
+                    importance.accumulate_grad(net)
+            pruner.step()
+            macs, _ = tp.utils.count_ops_and_params(net, example)
+        out[name] = (net, macs / whole)
+    return out
+
+
+def measure(name: str, share: float) -> list[Row]:
+    flat = takes_flat_input(name)
+    model = copy.deepcopy(load_trained(name, 0)).eval()
+    x, y = data("train", flat=flat)
+    test = data("test", flat=flat)
+    pair = [(x[:CALIBRATION], y[:CALIBRATION])]
+    calibration = CalibrationSet.collect(pair, torch.device("cpu"))
+    rows = [Row("dense", 1.0, accuracy(model, *test), float("nan"), 0.0)]
+
+    def add(rule: str, small: nn.Module, macs: float, seconds: float) -> None:
+        after = accuracy(tuned(small, x[:TUNED], y[:TUNED]), *test)
+        rows.append(Row(rule, macs, accuracy(small, *test), after, seconds))
+        print(rows[-1], flush=True)
+
+    start = time.perf_counter()
+    ours = optimize_structure(model, pair, macs=share, multiple=1, objective="reconstruction")
+    took = time.perf_counter() - start
+    left = ours.after["macs"] / ours.before["macs"]
+    add("optiprune (default)", ours.model, left, took)
+    start = time.perf_counter()
+    other = optimize_structure(
+        model, pair, widths=ours.widths, objective="global", structure=ours.structure
+    )
+    add("optiprune, objective global", other.model, left, time.perf_counter() - start)
+    rng = np.random.default_rng(0)
+    scores: dict[str, Callable[[], list[np.ndarray]]] = {
+        "magnitude": lambda: magnitude(model, ours.structure),
+        "Taylor": lambda: taylor(model, ours.structure, calibration),
+        "random": lambda: [rng.random(g.size) for g in ours.structure.groups],
+    }
+    args = (x[:2],)
+    for rule, score in scores.items():
+        start = time.perf_counter()
+        plan = by_score(ours, score())
+        took = time.perf_counter() - start
+        plain = shrink(model, plan, args, structure=ours.structure)
+        add(rule, plain.model, left, took)
+        refitted = refit_and_shrink(model, plan, pair, structure=ours.structure)
+        add(f"{rule}, our refit", refitted.model, left, time.perf_counter() - start)
+    if importlib.util.find_spec("torch_pruning") is not None:
+        start = time.perf_counter()
+        for rule, (net, macs) in torch_pruning(
+            model, x[:CALIBRATION], y[:CALIBRATION], share
+        ).items():
+            add(f"torch-pruning, {rule}", net, macs, (time.perf_counter() - start))
+            start = time.perf_counter()
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", nargs="+", default=["resnet20", "cnn-32-64-fc128"])
+    parser.add_argument("--macs", type=float, default=0.5)
+    options = parser.parse_args()
+    text = [
+        "# Which units stay\n",
+        f"{describe()}\n",
+        f"At most {options.macs:.0%} of the multiply-adds; {CALIBRATION} calibration images, "
+        f"fine-tuning of {EPOCHS} epochs over {TUNED} images, SGD with momentum from {RATE}. Test "
+        "accuracy (%) of 10,000 images. Rules but those of torch-pruning keep the widths that the "
+        "first row found.\n",
+    ]
+    for name in options.models:
+        text += [
+            f"## {name}\n",
+            "| rule | multiply-adds | before fine-tuning | after | seconds to choose |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for r in measure(name, options.macs):
+            after = "" if r.after != r.after else f"{100 * r.after:.2f}"
+            text.append(
+                f"| {r.rule} | {r.macs:.4f} | {100 * r.before:.2f} | {after} | {r.seconds:.0f} |"
+            )
+        text.append("")
+    path = RESULTS / "structure_choice.md"
+    path.write_text("\n".join(text))
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
