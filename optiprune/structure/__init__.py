@@ -2,6 +2,16 @@
 
 from .attributes import AttributeChange
 from .confirm import confirmed
+from .forms import (
+    Converted,
+    FormError,
+    FormRecord,
+    dense_kernel,
+    dense_of_groups,
+    densified,
+    transposed_upsample,
+    without_resize,
+)
 from .gate import Compared, GateError
 from .groups import Balance, Group, Held, Member, Structure, find_structure
 from .plan import Plan, PlanError
@@ -14,6 +24,9 @@ __all__ = [
     "Balance",
     "Barrier",
     "Compared",
+    "Converted",
+    "FormError",
+    "FormRecord",
     "GateError",
     "Group",
     "Held",
@@ -24,7 +37,12 @@ __all__ = [
     "Structure",
     "TraceError",
     "confirmed",
+    "dense_kernel",
+    "dense_of_groups",
+    "densified",
     "find_structure",
     "mask_units",
     "shrink",
+    "transposed_upsample",
+    "without_resize",
 ]
