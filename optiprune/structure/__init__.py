@@ -2,6 +2,16 @@
 
 from .attributes import AttributeChange
 from .confirm import confirmed
+from .forms import (
+    Converted,
+    FormError,
+    FormRecord,
+    dense_kernel,
+    dense_of_groups,
+    densified,
+    transposed_upsample,
+    without_resize,
+)
 from .gate import Compared, GateError
 from .groups import Balance, Group, Held, Member, Structure, find_structure
 from .plan import Plan, PlanError
@@ -15,7 +25,10 @@ __all__ = [
     "Balance",
     "Barrier",
     "Compared",
+    "Converted",
     "Extent",
+    "FormError",
+    "FormRecord",
     "GateError",
     "Group",
     "Held",
@@ -28,9 +41,14 @@ __all__ = [
     "TraceError",
     "Value",
     "confirmed",
+    "dense_kernel",
+    "dense_of_groups",
+    "densified",
     "find_structure",
     "kept_of",
     "mask_units",
     "shrink",
     "total",
+    "transposed_upsample",
+    "without_resize",
 ]

@@ -81,8 +81,11 @@ def compare(
     smaller: nn.Module,
     inputs: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]],
     tolerance: float = TOLERANCE,
+    names: tuple[str, str] = ("masked one", "smaller model"),
 ) -> list[Compared]:
     """Run both in eval mode on every input that the masked model accepts.
+
+    ``names`` are what the two are called in errors.
 
     Raises
     ------
@@ -90,6 +93,7 @@ def compare(
         The smaller model fails on one, its outputs have other shapes, or differ by more than
         ``tolerance``.
     """
+    first, second = names
     out = []
     with torch.no_grad():
         for number, (args, kwargs) in enumerate(inputs):
@@ -103,7 +107,7 @@ def compare(
             try:
                 got = leaves(smaller(*args, **kwargs))
             except Exception as error:
-                raise GateError(f"the smaller model fails on inputs {shapes}: {error}") from error
+                raise GateError(f"the {second} fails on inputs {shapes}: {error}") from error
             if [t.shape for t in want] != [t.shape for t in got]:
                 raise GateError(
                     f"on inputs {shapes} the outputs have shapes {[tuple(t.shape) for t in got]}, "
@@ -119,7 +123,7 @@ def compare(
                 worst = max(worst, off if off == off else float("inf"))
             if worst > tolerance:
                 raise GateError(
-                    f"on inputs {shapes} the smaller model differs from the masked one by "
+                    f"on inputs {shapes} the {second} differs from the {first} by "
                     f"{worst:.1e} of the largest output; {tolerance:.0e} is allowed"
                 )
             out.append(Compared(shapes, worst))
