@@ -57,8 +57,8 @@ def magnitude(model: nn.Module, structure: Structure) -> list[np.ndarray]:
         total = torch.zeros(group.size, dtype=torch.float64)
         for m in group.members:
             if m.tensor in tensors:
-                squares = tensors[m.tensor].detach().double().movedim(m.dim, 0).flatten(1)
-                by_index = (squares**2).sum(1)
+                squares = tensors[m.tensor].detach().double().movedim(m.dim, 0) ** 2
+                by_index = squares.reshape(len(squares), -1).sum(1)
                 total += torch.stack([by_index[torch.from_numpy(i)].sum() for i in m.indices])
         out.append(total.sqrt().numpy())
     return out

@@ -21,6 +21,7 @@ from optiprune.structure import Plan, Shrunk, Structure, confirmed, find_structu
 
 from .budgets import budgets_of, costs_of
 from .errors import ShrinkingError
+from .inputs import arguments_of
 from .masking import masked_weights
 from .menus import allowed_widths, menus_of
 from .objectives import GlobalObjective, Objective, ReconstructionObjective
@@ -242,7 +243,7 @@ class _Run:
         self.data = CalibrationSet.collect(data, device)
         self.seeds = np.random.SeedSequence(seed)
         sample = next(iter(self.data.batches(2))).inputs
-        self.args, self.kwargs = _arguments(sample)
+        self.args, self.kwargs = arguments_of(sample)
         if structure is None:
             structure = find_structure(model, self.args, self.kwargs)
             structure = confirmed(model, structure, self.args, self.kwargs)
@@ -343,11 +344,3 @@ class _Run:
             for name, value in weights.items():
                 own[name].copy_(value)
         return shrink(moved, plan, self.args, self.kwargs, structure=self.structure)
-
-
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    if isinstance(inputs, tuple | list):
-        return tuple(inputs), {}
-    return (inputs,), {}

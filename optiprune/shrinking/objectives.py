@@ -7,7 +7,7 @@ widths can be compared, and which units stay once all widths are known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from optiprune.problems import CardinalityQP
 from optiprune.solvers import Solver, Stop
 
 from .column_subset import ColumnSubset
+from .low_energy import low_energy
 from .masking import with_columns_zero
 from .readers import Readers
 from .systems import systems_of
@@ -117,46 +118,9 @@ class GlobalObjective:
             groups=np.concatenate(cells),
         )
         start = np.concatenate([self.steps(g, [widths[g]])[0][0] for g in losing]).astype(np.int8)
-        found: dict[bytes, tuple[float, Any]] = {}
-        for child in self.seed.spawn(count):
-            answer = self.solver.solve(problem, x0=start, seed=child, stop=self.stop)
-            if answer.x is not None:
-                found[answer.x.tobytes()] = (float(answer.energy), answer.x)
-        best = min(found.values(), key=lambda pair: pair[0])[1] if found else start
-        if count > 1:
-            for x in _neighbours(problem, best, count):
-                found.setdefault(x.tobytes(), (float(problem.energy(x)), x))
-        ranked = sorted(found.values(), key=lambda pair: pair[0])[:count] or [(0.0, start)]
+        ranked = low_energy(problem, self.solver, self.stop, start, self.seed, count)
         ends = np.cumsum([sizes[g] for g in losing])
-        return [
-            dict(zip(losing, np.split(x.astype(bool), ends[:-1]), strict=True)) for _, x in ranked
-        ]
-
-
-def _neighbours(problem: CardinalityQP, x: Any, count: int) -> list[Any]:
-    """The exchanges of two variables of one cardinality that raise the energy least."""
-    Q = np.asarray(problem.Q)
-    field = 2.0 * Q @ x + problem.linear
-    found: list[tuple[float, int, int]] = []
-    for c in range(problem.n_groups):
-        ones = np.flatnonzero((problem.groups == c) & (x == 1))
-        zeros = np.flatnonzero((problem.groups == c) & (x == 0))
-        if not len(ones) or not len(zeros):
-            continue
-        change = (
-            (np.diag(Q)[zeros] + field[zeros])[None, :]
-            + (np.diag(Q)[ones] - field[ones])[:, None]
-            - 2.0 * Q[np.ix_(ones, zeros)]
-        )
-        for flat in np.argsort(change, axis=None)[:count].tolist():
-            i, j = divmod(flat, len(zeros))
-            found.append((float(change[i, j]), int(ones[i]), int(zeros[j])))
-    out = []
-    for _, i, j in sorted(found)[:count]:
-        y = x.copy()
-        y[i], y[j] = 0, 1
-        out.append(y)
-    return out
+        return [dict(zip(losing, np.split(x.astype(bool), ends[:-1]), strict=True)) for x in ranked]
 
 
 class ReconstructionObjective:

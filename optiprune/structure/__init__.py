@@ -1,6 +1,7 @@
 """Units of a model that can leave it, and the smaller model without them."""
 
 from .attributes import AttributeChange
+from .blocks import Block, WithoutBlocks, find_blocks, remove_blocks
 from .confirm import confirmed
 from .forms import (
     Converted,
@@ -24,6 +25,7 @@ __all__ = [
     "AttributeChange",
     "Balance",
     "Barrier",
+    "Block",
     "Compared",
     "Converted",
     "Extent",
@@ -40,13 +42,16 @@ __all__ = [
     "Structure",
     "TraceError",
     "Value",
+    "WithoutBlocks",
     "confirmed",
     "dense_kernel",
     "dense_of_groups",
     "densified",
+    "find_blocks",
     "find_structure",
     "kept_of",
     "mask_units",
+    "remove_blocks",
     "shrink",
     "total",
     "transposed_upsample",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -66,9 +66,11 @@ def _map(value: Any, function: Any) -> Any:
 
 
 def leaves(value: Any) -> list[Tensor]:
-    """Tensors of a model's output, in order."""
+    """Tensors of a model's output, in order: of mappings, sequences and dataclasses."""
     if isinstance(value, Tensor):
         return [value]
+    if is_dataclass(value) and not isinstance(value, Mapping | type):
+        return [t for f in fields(value) for t in leaves(getattr(value, f.name))]
     if isinstance(value, Mapping):
         return [t for v in value.values() for t in leaves(v)]
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -90,8 +92,8 @@ def compare(
     Raises
     ------
     GateError
-        The smaller model fails on one, its outputs have other shapes, or differ by more than
-        ``tolerance``.
+        There is nothing to compare; the smaller model fails on an input, its outputs have other
+        shapes, or differ by more than ``tolerance``.
     """
     first, second = names
     out = []
@@ -104,6 +106,8 @@ def compare(
                 if number == 0:
                     raise
                 continue  # a size that the model was not made for
+            if not any(t.is_floating_point() for t in want):
+                raise GateError("the model returns no tensor of floats that could be compared")
             try:
                 got = leaves(smaller(*args, **kwargs))
             except Exception as error:
