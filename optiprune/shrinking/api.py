@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +32,9 @@ from .unit_fisher import unit_fisher
 from .widths import Widths, choose_widths
 
 __all__ = ["StructureResult", "Tried", "optimize_structure", "refit_and_shrink"]
+
+# of units of one group, at most: most groups end after a few
+_EXCHANGES = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +86,8 @@ def optimize_structure(
     refit: bool = True,
     multiple: int = 8,
     minimum: float = 0.1,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
     curve: Literal["measured", "predicted"] = "measured",
     levels: int = 6,
     curve_samples: int = 512,
@@ -114,6 +119,7 @@ def optimize_structure(
     refit : whether the layers that read what is left are fitted again
     multiple : of which numbers of channels and neurons are; 1 allows all
     minimum : share of its units that every group keeps at least
+    include, exclude : patterns of names of groups that may lose units
     curve : damages of widths: "measured" on ``curve_samples`` of the data, or as the objective
         predicts them (much faster)
     levels : widths of each group at which damages are looked at
@@ -146,7 +152,13 @@ def optimize_structure(
     run = _Run(model, data, loss, structure, chunk, per_input, damping, seed)
     chooser = run.objective(objective, solver, solver_seconds)
     allowed = allowed_widths(
-        run.structure, run.readers, run.ties, multiple=multiple, minimum=minimum
+        run.structure,
+        run.readers,
+        run.ties,
+        multiple=multiple,
+        minimum=minimum,
+        include=include,
+        exclude=exclude,
     )
     if widths is not None:
         chosen = _given(run, widths)
@@ -284,7 +296,7 @@ class _Run:
                 self._grams(),
                 self.ties,
                 damping=self.damping,
-                exchanges=200,
+                exchanges=_EXCHANGES,
             )
         if name != "global":
             raise ShrinkingError(f"objective {name!r}: there are 'reconstruction' and 'global'")

@@ -63,7 +63,7 @@ class BlockResult:
     model : without the blocks; the model that was given is as it was
     removed : their names
     tried : selections of low energy that were run, the least loss first
-    loss_before, loss_after : on the data
+    loss_before, loss_after : on the data that ranked the selections
     without : with the comparison of the smaller model with the one that skips the blocks
     """
 
@@ -82,6 +82,7 @@ def optimize_blocks(
     remove: int,
     solutions: int = 16,
     exchanges: int = 4,
+    rank_samples: int | None = None,
     loss: str | LossFunction = "auto",
     solver: str | Solver = "auto",
     solver_seconds: float = 5.0,
@@ -98,6 +99,7 @@ def optimize_blocks(
     solutions : selections of low energy that are run with the model
     exchanges : rounds in which the selection of least loss gives way to the best of its
         ``solutions`` neighbours of low energy, while that lowers the loss
+    rank_samples : samples on which selections are run; None takes all
     loss, solver, solver_seconds, seed : as for `optimize_structure`
     chunk : samples at once
 
@@ -128,7 +130,10 @@ def optimize_blocks(
             "'mse' or 'kl', not a callable"
         )
     own = loss == "kl"
-    sampling, search = np.random.SeedSequence(seed).spawn(2)
+    sampling, search, part = np.random.SeedSequence(seed).spawn(3)
+    judge = calibration
+    if rank_samples is not None:
+        judge = calibration.sample(rank_samples, np.random.default_rng(part))
     g, H = gate_quadratic(model, blocks, calibration, function, sampling, own=own, chunk=chunk)
     problem = _problem(g, H, len(blocks) - remove)
     measured: dict[bytes, BlockSelection] = {}
@@ -136,7 +141,7 @@ def optimize_blocks(
     def run(x: Selection) -> None:
         if x.tobytes() not in measured:
             names = tuple(b.name for b, stays in zip(blocks, x.tolist(), strict=True) if not stays)
-            value = loss_without(model, names, calibration, function, own=own, chunk=chunk)
+            value = loss_without(model, names, judge, function, own=own, chunk=chunk)
             measured[x.tobytes()] = BlockSelection(names, float(problem.energy(x)), value)
 
     chosen = solvers.get(solver) if isinstance(solver, str) else solver
@@ -152,7 +157,7 @@ def optimize_blocks(
             break
     tried = tuple(sorted(measured.values(), key=lambda t: t.loss))
     without = remove_blocks(model, tried[0].removed, args, kwargs, blocks=blocks)
-    before = loss_without(model, (), calibration, function, own=own, chunk=chunk)
+    before = loss_without(model, (), judge, function, own=own, chunk=chunk)
     return BlockResult(without.model, tried[0].removed, tried, before, tried[0].loss, without)
 
 

@@ -97,6 +97,17 @@ class System:
         _, schur, r = self._outside(u)
         return float(np.sum(r * np.linalg.solve(schur, r)))
 
+    def addition_gains(self, units: IntArray) -> FloatArray:
+        """`addition_gain` of many units that are outside."""
+        if {len(self.columns[i]) for i in units.tolist()} != {1}:
+            return np.array([self.addition_gain(i) for i in units.tolist()])
+        at = np.array([self.columns[i][0] for i in units.tolist()])
+        through = self.P @ self.G[:, at]
+        schur = self.G[at, at] - np.einsum("ij,ij->j", self.G[:, at], through)
+        r = self.G[at] @ (self.W - self.B)
+        gains: FloatArray = (r**2).sum(1) / schur
+        return gains
+
     def add(self, unit: int) -> None:
         u = self.columns[unit]
         if not len(u):
@@ -183,10 +194,9 @@ class ColumnSubset:
                 outside = np.flatnonzero(~self.kept & allowed)
                 if not len(outside) or not (self.kept & allowed).any():
                     break
-                gains = [
-                    sum(s.importance * s.addition_gain(i) for s in self.systems)
-                    for i in outside.tolist()
-                ]
+                gains = np.zeros(len(outside))
+                for s in self.systems:
+                    gains += s.importance * s.addition_gains(outside)
                 best = int(outside[int(np.argmax(gains))])
                 self.add(best)
                 worst = self.remove_cheapest(allowed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from optiprune.structure import Structure
 
+from .errors import ShrinkingError
 from .objectives import Objective
 from .readers import Readers
 from .ties import Ties
@@ -24,7 +26,14 @@ _MOST = 48
 
 
 def allowed_widths(
-    structure: Structure, readers: Readers, ties: Ties, *, multiple: int, minimum: float
+    structure: Structure,
+    readers: Readers,
+    ties: Ties,
+    *,
+    multiple: int,
+    minimum: float,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
 ) -> list[tuple[int, ...]]:
     """For every group the numbers of units that it may keep, ascending; all of them is the last.
 
@@ -32,10 +41,25 @@ def allowed_widths(
     ----------
     multiple : of which a number of channels or neurons is; heads are counted one by one
     minimum : share of its units that a group keeps at least
+    include, exclude : patterns of groups' names; the others stay whole
+
+    Raises
+    ------
+    ShrinkingError
+        A pattern matches no group.
     """
+    names = [g.name for g in structure.groups]
+    for pattern in (*include, *exclude):
+        if pattern != "*" and not any(fnmatchcase(n, pattern) for n in names):
+            raise ShrinkingError(f"{pattern!r} matches no group; there are {names[:8]}")
+    free = {
+        n
+        for n in names
+        if any(fnmatchcase(n, p) for p in include) and not any(fnmatchcase(n, p) for p in exclude)
+    }
     out: list[tuple[int, ...]] = []
     for g, group in enumerate(structure.groups):
-        if g in ties.whole or g in readers.unread:
+        if g in ties.whole or g in readers.unread or group.name not in free:
             out.append((group.size,))
             continue
         step = ties.step(g)

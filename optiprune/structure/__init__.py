@@ -3,6 +3,7 @@
 from .attributes import AttributeChange
 from .blocks import Block, WithoutBlocks, find_blocks, remove_blocks
 from .confirm import confirmed
+from .dead import WithoutDead, remove_dead
 from .forms import (
     Converted,
     FormError,
@@ -43,6 +44,7 @@ __all__ = [
     "TraceError",
     "Value",
     "WithoutBlocks",
+    "WithoutDead",
     "confirmed",
     "dense_kernel",
     "dense_of_groups",
@@ -52,6 +54,7 @@ __all__ = [
     "kept_of",
     "mask_units",
     "remove_blocks",
+    "remove_dead",
     "shrink",
     "total",
     "transposed_upsample",

@@ -33,11 +33,13 @@ class Trace:
     holders : placeholder -> names of the parameters or buffers that it stands for: more than one
         where modules share a tensor
     buffers : placeholders of buffers
+    constants : placeholder -> tensor that the model's code made
     """
 
     graph: fx.Graph
     holders: Mapping[str, tuple[str, ...]]
     buffers: frozenset[str]
+    constants: Mapping[str, Tensor]
 
 
 def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Trace:
@@ -66,6 +68,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         by_tensor.setdefault(id(t), []).append(name)
     holders: dict[str, tuple[str, ...]] = {}
     buffers: set[str] = set()
+    constants: dict[str, Tensor] = {}
     for spec in program.graph_signature.input_specs:
         placeholder: str = getattr(spec.arg, "name", "")
         target = spec.target
@@ -73,7 +76,11 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
             holders[placeholder] = tuple(by_tensor[id(tensors[target])])
             if spec.kind is InputKind.BUFFER:
                 buffers.add(placeholder)
-    return Trace(program.graph, holders, frozenset(buffers))
+        elif spec.kind in (InputKind.CONSTANT_TENSOR, InputKind.BUFFER):
+            value = program.constants.get(str(target))
+            if isinstance(value, Tensor):
+                constants[placeholder] = value
+    return Trace(program.graph, holders, frozenset(buffers), constants)
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

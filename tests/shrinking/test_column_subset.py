@@ -52,6 +52,10 @@ def test_moves_are_exact(seed: int, units: int, each: int, fixed: int, data: st.
         else:
             error -= s.addition_gain(unit)
             subset.add(unit)
+        outside = np.flatnonzero(~subset.kept)
+        if len(outside):
+            one_by_one = [s.addition_gain(i) for i in outside.tolist()]
+            np.testing.assert_allclose(s.addition_gains(outside), one_by_one, rtol=1e-6)
         want = best_error(s, subset.kept)
         scale = 1.0 + float(np.sum(s.W * (s.G @ s.W)))
         assert subset.error() == pytest.approx(want, abs=1e-7 * scale)

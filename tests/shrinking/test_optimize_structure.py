@@ -131,6 +131,16 @@ def test_widths_by_the_user_and_no_labels(trained: tuple[nn.Module, Tensor, Tens
     assert whole.after == whole.before
 
 
+def test_groups_that_are_excluded_stay_whole(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    model, x, _ = trained
+    result = optimize_structure(
+        model, [x], macs=0.8, multiple=1, exclude=["hidden", "stem"], levels=3
+    )
+    assert result.widths["hidden"] == 24
+    assert result.widths["stem"] == 12
+    assert result.after["macs"] <= 0.8 * result.before["macs"]
+
+
 def test_memory_counts_what_is_held_at_one_time(
     trained: tuple[nn.Module, Tensor, Tensor],
 ) -> None:
@@ -152,6 +162,7 @@ def test_memory_counts_what_is_held_at_one_time(
         ({"widths": {"nowhere": 3}}, "no group is called 'nowhere'"),
         ({"widths": {"hidden": 0}}, "a multiple of 1, not 0"),
         ({"widths": {"grouped": 7}}, "a multiple of 2, not 7"),
+        ({"macs": 0.5, "include": ["nowhere*"]}, "matches no group"),
         ({"macs": 0.5, "multiple": 0}, "must be at least 1"),
         ({"macs": 0.5, "width_solver": "nosuch", "levels": 2}, "Pyomo has no solver"),
     ],

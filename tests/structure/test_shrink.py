@@ -20,7 +20,7 @@ from optiprune.structure import (
     mask_units,
     shrink,
 )
-from optiprune.structure.confirm import balanced_removal
+from optiprune.structure.removal import balanced_removal
 
 
 def some_units(structure: Structure, seed: int) -> dict[str, list[int]]:

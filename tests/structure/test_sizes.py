@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from optiprune.structure import Plan, confirmed, find_structure, shrink
-from optiprune.structure.confirm import balanced_removal
+from optiprune.structure.removal import balanced_removal
 from optiprune.structure.sizes import kept_of, total
 
 

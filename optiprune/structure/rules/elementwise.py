@@ -9,10 +9,10 @@ from optiprune.structure.factors import Labels
 
 from .registry import rule
 
-__all__: list[str] = []
+__all__ = ["ELEMENTWISE"]
 
 
-@rule(
+ELEMENTWISE = (
     "abs",
     "alias",
     "bernoulli",
@@ -91,6 +91,9 @@ __all__: list[str] = []
     "where",
     "native_dropout",
 )
+
+
+@rule(*ELEMENTWISE)
 def elementwise(context: Context, *args: Any, **kwargs: Any) -> Labels:
     tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Labels)]
     return context.meet(tensors, "it meets a tensor whose size is fixed there")

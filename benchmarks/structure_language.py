@@ -1,0 +1,216 @@
+"""SmolLM2-135M without some of its blocks, and without a fifth of its hidden units and heads.
+
+    python -m benchmarks.structure_language [--parts blocks units] [--remove 3 6 9]
+
+16 calibration windows of 512 tokens (4 of them rank selections of blocks), 16 test windows of other
+articles. Blocks: ours against magnitude (sum of squares of a block's weights), block influence
+(1 - cosine of what goes in and what comes out, Men et al. 2024, arXiv 2403.03853) and three draws
+at random. Units: every MLP keeps 1232 of its 1536 hidden units, and 18 of the 90 heads of keys and
+values leave with their queries; ours against magnitude and random at the same widths, as they are
+and with our refit. Latency is the median of forwards of one window on one thread, in turns with the
+dense model. Writes benchmarks/results/structure_language_*.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.machine import describe
+from benchmarks.models.language import compare_windows, load_smollm2, token_windows
+from benchmarks.structure_choice import magnitude
+from optiprune.shrinking import optimize_blocks, optimize_structure, refit_and_shrink
+from optiprune.structure import (
+    Plan,
+    confirmed,
+    find_blocks,
+    find_structure,
+    remove_blocks,
+    shrink,
+    total,
+)
+from optiprune.structure.blocks import given, handed_on
+from optiprune.structure.forms.timing import alternated
+
+RESULTS = Path(__file__).parent / "results"
+ARTICLES, CALIBRATION, RANKING, TEST = 60, 16, 4, 16
+HIDDEN, HEADS = 1232, 18
+
+
+def pairs(windows: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Tokens with the tokens that follow them; the last has none."""
+    following = torch.full_like(windows, -100)
+    following[:, :-1] = windows[:, 1:]
+    return [(windows, following)]
+
+
+def seconds(dense: nn.Module, small: nn.Module, window: Tensor) -> tuple[float, float]:
+    with torch.no_grad():
+        before, after = alternated(lambda: dense(window), lambda: small(window), repeats=5)
+    return before, after
+
+
+@torch.no_grad()
+def influence(model: nn.Module, names: Sequence[str], windows: Tensor) -> list[float]:
+    sums = dict.fromkeys(names, 0.0)
+    handles = []
+
+    def hook(name: str):  # type: ignore[no-untyped-def]
+        def see(module, args, kwargs, out) -> None:  # type: ignore[no-untyped-def]
+            x, y = given(args, kwargs), handed_on(out)
+            assert x is not None
+            assert y is not None
+            sums[name] += float((1 - torch.cosine_similarity(x, y, dim=-1)).mean())
+
+        return see
+
+    for name in names:
+        handles.append(
+            model.get_submodule(name).register_forward_hook(hook(name), with_kwargs=True)
+        )
+    for w in windows.split(1):
+        model(w)
+    for handle in handles:
+        handle.remove()
+    return [sums[n] for n in names]
+
+
+def blocks(removals: Sequence[int]) -> list[str]:
+    dense = load_smollm2()
+    calibration = token_windows(None, ARTICLES, CALIBRATION)
+    test = token_windows(ARTICLES, None, TEST)
+    args = (calibration[:2],)
+    known = find_blocks(dense, args)
+    names = [b.name for b in known]
+    weights = [
+        sum(float((p.double() ** 2).sum()) for p in dense.get_submodule(n).parameters())
+        for n in names
+    ]
+    scores = {"magnitude": weights, "block influence": influence(dense, names, calibration)}
+    out = [
+        "| blocks removed | rule | perplexity | parameters | forward, ms | speed-up | seconds |",
+        "|---:|---|---:|---:|---:|---:|---:|",
+    ]
+
+    def row(m: int, rule: str, small: nn.Module, took: float) -> None:
+        found = compare_windows(small, dense, test)
+        before, after = seconds(dense, small, test[:1])
+        size = sum(p.numel() for p in small.parameters())
+        out.append(
+            f"| {m} | {rule} | {found['perplexity']:.2f} | {size:,} | {1e3 * after:.0f} | "
+            f"{before / after:.2f} | {took:.0f} |"
+        )
+        print(out[-1], flush=True)
+
+    row(0, "dense", dense, 0.0)
+    for m in removals:
+        start = time.perf_counter()
+        ours = optimize_blocks(
+            dense,
+            pairs(calibration),
+            remove=m,
+            solutions=8,
+            exchanges=3,
+            rank_samples=RANKING,
+            chunk=1,
+        )
+        row(m, "optiprune", ours.model, time.perf_counter() - start)
+        print(ours.removed, len(ours.tried), flush=True)
+        for rule, score in scores.items():
+            gone = [names[i] for i in np.argsort(score, kind="stable")[:m]]
+            row(m, rule, remove_blocks(dense, gone, args, blocks=known).model, 0.0)
+        for seed in range(3):
+            picks = np.random.default_rng(seed).choice(len(names), m, replace=False)
+            gone = [names[i] for i in picks]
+            small = remove_blocks(dense, gone, args, blocks=known).model
+            row(m, f"random, seed {seed}", small, 0.0)
+    return out
+
+
+def units() -> list[str]:
+    dense = load_smollm2()
+    calibration = token_windows(None, ARTICLES, CALIBRATION)
+    test = token_windows(ARTICLES, None, TEST)
+    args = (calibration[:2],)
+    structure = confirmed(dense, find_structure(dense, args), args, {})
+    heads = [g for g in structure.groups if g.kind == "heads"]
+    hidden = [g for g in structure.groups if g.kind == "neurons"]
+    print(len(heads), "groups of heads,", len(hidden), "of hidden units", flush=True)
+    start = time.perf_counter()
+    data = pairs(calibration)
+    each = 5 * 64 * 576 + 3 * 64 * 576  # a head of keys and values with three of queries, in all
+    chosen = optimize_structure(
+        dense,
+        data,
+        parameters=total(structure.parameters, {}) - HEADS * each,
+        include=[g.name for g in heads],
+        refit=False,
+        curve_samples=RANKING,
+        chunk=1,
+        structure=structure,
+    )
+    widths = {**chosen.widths, **{g.name: HIDDEN for g in hidden}}
+    ours = optimize_structure(dense, data, widths=widths, chunk=1, structure=structure)
+    took = time.perf_counter() - start
+    out = [
+        "| rule | perplexity | parameters | forward, ms | speed-up | seconds |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+
+    def row(rule: str, small: nn.Module, spent: float) -> None:
+        found = compare_windows(small, dense, test)
+        before, after = seconds(dense, small, test[:1])
+        size = sum(p.numel() for p in small.parameters())
+        out.append(
+            f"| {rule} | {found['perplexity']:.2f} | {size:,} | {1e3 * after:.0f} | "
+            f"{before / after:.2f} | {spent:.0f} |"
+        )
+        print(out[-1], flush=True)
+
+    row("dense", dense, 0.0)
+    row("optiprune", ours.model, took)
+    plain = shrink(dense, ours.plan, args, structure=structure)
+    row("optiprune, without refit", plain.model, took)
+    rng = np.random.default_rng(0)
+    rules = {
+        "magnitude": magnitude(dense, structure),
+        "random": [rng.random(g.size) for g in structure.groups],
+    }
+    for rule, score in rules.items():
+        removed = {
+            g.name: np.argsort(s, kind="stable")[: g.size - widths[g.name]].tolist()
+            for g, s in zip(structure.groups, score, strict=True)
+        }
+        plan = Plan.of(structure, removed)
+        row(rule, shrink(dense, plan, args, structure=structure).model, 0.0)
+        again = refit_and_shrink(copy.deepcopy(dense), plan, data, chunk=1, structure=structure)
+        row(f"{rule}, our refit", again.model, 0.0)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parts", nargs="+", default=["blocks", "units"])
+    parser.add_argument("--remove", nargs="+", type=int, default=[3, 6, 9])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    about = (
+        f"{describe()}\n\nSmolLM2-135M-Instruct, {CALIBRATION} calibration windows and {TEST} test "
+        "windows of 512 tokens of Wikipedia; one thread.\n"
+    )
+    for part in options.parts:
+        lines = blocks(options.remove) if part == "blocks" else units()
+        title = "# Blocks that leave\n" if part == "blocks" else "# Hidden units and heads\n"
+        path = RESULTS / f"structure_language_{part}.md"
+        path.write_text("\n".join([title, about, *lines, ""]))
+
+
+if __name__ == "__main__":
+    main()
