@@ -1,18 +1,29 @@
 """Which units leave a model within a budget, and how wide its layers stay."""
 
-from .api import StructureResult, Tried, optimize_structure, refit_and_shrink
+from .api import (
+    StructureResult,
+    Tried,
+    optimize_structure,
+    refit_and_shrink,
+    sweep_structure,
+)
 from .block_choice import BlockResult, BlockSelection, optimize_blocks
 from .errors import ShrinkingError
+from .pareto import plot_sweep
+from .search import SearchOptions
 from .widths import Widths
 
 __all__ = [
     "BlockResult",
     "BlockSelection",
+    "SearchOptions",
     "ShrinkingError",
     "StructureResult",
     "Tried",
     "Widths",
     "optimize_blocks",
     "optimize_structure",
+    "plot_sweep",
     "refit_and_shrink",
+    "sweep_structure",
 ]

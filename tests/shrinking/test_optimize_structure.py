@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optiprune.shrinking import ShrinkingError, optimize_structure, refit_and_shrink
+from optiprune.shrinking import (
+    SearchOptions,
+    ShrinkingError,
+    optimize_structure,
+    plot_sweep,
+    refit_and_shrink,
+    sweep_structure,
+)
 from optiprune.structure import Plan, find_structure
 
 
@@ -180,3 +188,31 @@ def test_a_model_without_groups_says_so() -> None:
     assert not find_structure(model, (torch.randn(2, 4),)).groups
     with pytest.raises(ShrinkingError, match="no group of units"):
         optimize_structure(model, [torch.randn(8, 4)], macs=0.5)
+
+
+def test_a_sweep_measures_once_and_is_drawn(
+    trained: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
+) -> None:
+    model, x, y = trained
+    options = SearchOptions(levels=3)
+    results = sweep_structure(model, [(x, y)], values=(0.8, 0.5), multiple=1, options=options)
+    assert [
+        r.after["macs"] <= s * r.before["macs"] for r, s in zip(results, (0.8, 0.5), strict=True)
+    ]
+    alone = optimize_structure(model, [(x, y)], macs=0.5, multiple=1, levels=3)
+    assert results[1].widths == alone.widths
+    assert results[1].plan.to_json() == alone.plan.to_json()
+    for name, score in (("loss.png", None), ("accuracy.png", lambda m: accuracy(m, x, y))):
+        plot_sweep(results, tmp_path / name, score=score, score_before=1.0)
+        assert (tmp_path / name).stat().st_size > 5000
+    with pytest.raises(ShrinkingError, match="nothing to draw over 'latency'"):
+        plot_sweep(results, tmp_path / "x.png", cost="latency")
+
+
+def test_latency_by_a_table_of_this_machine(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    model, x, _ = trained
+    result = optimize_structure(model, [x], latency=0.85, multiple=1, levels=2, minimum=0.0)
+    assert result.after["latency"] <= 0.85 * result.before["latency"] * (1 + 1e-6)
+    assert result.plan.removed
+    with pytest.raises(ShrinkingError, match="it is a share"):
+        optimize_structure(model, [x], latency=2.0, levels=2)

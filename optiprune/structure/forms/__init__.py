@@ -3,7 +3,7 @@
 from .candidates import FormError
 from .convert import Converted, FormRecord
 from .grouped import dense_kernel, dense_of_groups
-from .passes import densified, without_resize
+from .passes import compacted, densified, without_resize
 from .timing import Measure, alternated
 from .upsampling import transposed_upsample
 
@@ -13,6 +13,7 @@ __all__ = [
     "FormRecord",
     "Measure",
     "alternated",
+    "compacted",
     "dense_kernel",
     "dense_of_groups",
     "densified",

@@ -30,7 +30,7 @@ class FormRecord:
     Attributes
     ----------
     module : the name that it has first in the model, "" for the model itself
-    form : "dense kernel" or "transposed convolution"
+    form : "dense kernel", "transposed convolution" or "without rows and columns of zeros"
     before_s, after_s : median seconds of all its calls in one run of the model on the example
         inputs, as it was and in this form; None where nothing was measured
     replaced : whether the new model has the form there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,16 +13,64 @@ from optiprune.structure.gate import TOLERANCE
 from optiprune.structure.trace import TraceError
 
 from .candidates import FormError, Seen
+from .compact import compact_forms
 from .convert import Converted, FormRecord, convert
 from .grouped import dense_kernel
 from .resizes import resizes_in_code
-from .timing import Measure
+from .timing import Measure, alternated
 from .upsampling import ByChannels, transposed_upsample
 
-__all__ = ["densified", "without_resize"]
+__all__ = ["compacted", "densified", "without_resize"]
 
+_COMPACT = "without rows and columns of zeros"
 _DENSE = "dense kernel"
 _TRANSPOSED = "transposed convolution"
+
+
+def compacted(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    threshold: float = 0.95,
+    repeats: int = 20,
+    tolerance: float = TOLERANCE,
+    measure: Measure | None = None,
+) -> Converted:
+    """A copy of a model whose layers skip their rows and columns of zeros where that is faster.
+
+    For channels that have to stay because an addition or a product meets another branch that has
+    them: the layer reads the channels that it uses, and puts those that it makes among its biases.
+    `remove_dead` comes first: it takes away what no branch needs. Every form has fewer parameters.
+
+    Parameters
+    ----------
+    model, args, kwargs, threshold, repeats, tolerance, measure : as for `densified`
+
+    Raises
+    ------
+    GateError
+        The copy does not compute what the model computes. Both run in eval mode.
+    ValueError
+        ``threshold`` is not above 0.
+    """
+    timed = partial(alternated, repeats=repeats) if measure is None else measure
+
+    def form(layer: nn.Module, seen: Sequence[Seen]) -> nn.Module:
+        return compact_forms(layer, seen, timed)
+
+    return convert(
+        model,
+        args,
+        kwargs or {},
+        wanted=lambda m: isinstance(m, nn.Linear | _ConvNd),
+        name=_COMPACT,
+        form=form,
+        threshold=threshold,
+        tolerance=tolerance,
+        repeats=repeats,
+        measure=measure,
+    )
 
 
 def densified(
