@@ -8,7 +8,7 @@ weights are shown as they are and with our refit of the layers that read what is
 torch-pruning, if it is installed (`pip install torch-pruning`), chooses its own widths with each of
 its importances, in steps until the budget is met; the best of them is shown. Fine-tuning is one
 recipe for all: SGD on the first 20,000 training images with labels. Writes
-benchmarks/results/structure_choice.md.
+benchmarks/results/structure_choice_*.md.
 """
 
 from __future__ import annotations
@@ -209,17 +209,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet20", "cnn-32-64-fc128"])
     parser.add_argument("--macs", type=float, default=0.5)
     options = parser.parse_args()
-    text = [
-        "# Which units stay\n",
-        f"{describe()}\n",
-        f"At most {options.macs:.0%} of the multiply-adds; {CALIBRATION} calibration images, "
-        f"fine-tuning of {EPOCHS} epochs over {TUNED} images, SGD with momentum from {RATE}. Test "
-        "accuracy (%) of 10,000 images. Rules but those of torch-pruning keep the widths that the "
-        "first row found.\n",
-    ]
     for name in options.models:
-        text += [
-            f"## {name}\n",
+        text = [
+            f"# Which units stay: {name}\n",
+            f"{describe()}\n",
+            f"At most {options.macs:.0%} of the multiply-adds; {CALIBRATION} calibration images, "
+            f"fine-tuning of {EPOCHS} epochs over {TUNED} images, SGD with momentum from {RATE}. "
+            "Test accuracy (%) of 10,000 images. Rules but those of torch-pruning keep the widths "
+            "that the first row found.\n",
             "| rule | multiply-adds | before fine-tuning | after | seconds to choose |",
             "|---|---:|---:|---:|---:|",
         ]
@@ -228,10 +225,9 @@ def main() -> None:
             text.append(
                 f"| {r.rule} | {r.macs:.4f} | {100 * r.before:.2f} | {after} | {r.seconds:.0f} |"
             )
-        text.append("")
-    path = RESULTS / "structure_choice.md"
-    path.write_text("\n".join(text))
-    print(path.read_text())
+        path = RESULTS / f"structure_choice_{name}.md"
+        path.write_text("\n".join([*text, ""]))
+        print(path.read_text())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: ``optiprune prune | groups | solve | solvers | bench | demo | config``.
+"""The command line: ``optiprune prune``, ``groups``, ``shrink``, ``solve``, ``bench`` and others.
 
 One file a command. Exit codes: 0 done, 1 no solution found, 2 bad input, 3 a defect in optiprune,
 130 interrupted. Nothing here imports torch until a command needs it, so ``optiprune solve`` starts
@@ -19,6 +19,7 @@ from .config import config_command
 from .demo import demo_command
 from .groups import groups_command
 from .prune import prune_command
+from .shrink import shrink_command
 from .solve import solve_command
 from .solvers import solvers_command
 
@@ -54,6 +55,7 @@ def _options(
 
 app.command("prune")(prune_command)
 app.command("groups")(groups_command)
+app.command("shrink")(shrink_command)
 app.command("solve")(solve_command)
 app.command("solvers")(solvers_command)
 app.add_typer(bench_app, name="bench")
