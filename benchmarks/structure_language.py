@@ -29,7 +29,7 @@ from benchmarks.machine import describe
 from benchmarks.models.language import load_smollm2, token_windows
 from benchmarks.structure_choice import magnitude
 from optiprune.curvature.losses import logits_of
-from optiprune.shrinking import optimize_blocks, optimize_structure, refit_and_shrink
+from optiprune.shrinking import BlockSearch, optimize_structure, refit_and_shrink
 from optiprune.structure import (
     Plan,
     confirmed,
@@ -124,17 +124,12 @@ def blocks(removals: Sequence[int]) -> list[str]:
         print(out[-1], flush=True)
 
     row(0, "dense", dense, 0.0)
+    start = time.perf_counter()
+    search = BlockSearch(dense, pairs(calibration), rank_samples=RANKING, chunk=1)
+    print(f"quadratic: {time.perf_counter() - start:.0f} s", flush=True)
     for m in removals:
         start = time.perf_counter()
-        ours = optimize_blocks(
-            dense,
-            pairs(calibration),
-            remove=m,
-            solutions=8,
-            exchanges=2,
-            rank_samples=RANKING,
-            chunk=1,
-        )
+        ours = search.without(m, solutions=6, exchanges=1)
         row(m, "optiprune", ours.model, time.perf_counter() - start)
         print(ours.removed, len(ours.tried), flush=True)
         for rule, score in scores.items():

@@ -7,7 +7,7 @@ from .api import (
     refit_and_shrink,
     sweep_structure,
 )
-from .block_choice import BlockResult, BlockSelection, optimize_blocks
+from .block_choice import BlockResult, BlockSearch, BlockSelection, optimize_blocks
 from .errors import ShrinkingError
 from .pareto import plot_sweep
 from .search import SearchOptions
@@ -15,6 +15,7 @@ from .widths import Widths
 
 __all__ = [
     "BlockResult",
+    "BlockSearch",
     "BlockSelection",
     "SearchOptions",
     "ShrinkingError",

@@ -40,7 +40,7 @@ from .errors import ShrinkingError
 from .inputs import arguments_of
 from .low_energy import Selection, low_energy, neighbours
 
-__all__ = ["BlockResult", "BlockSelection", "gate_quadratic", "optimize_blocks"]
+__all__ = ["BlockResult", "BlockSearch", "BlockSelection", "gate_quadratic", "optimize_blocks"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -111,54 +111,111 @@ def optimize_blocks(
     GateError, CalibrationError
         As for `optimize_structure`.
     """
-    first = next(iter(model.parameters()), None)
-    device = torch.device("cpu") if first is None else first.device
-    calibration = CalibrationSet.collect(data, device)
-    args, kwargs = arguments_of(next(iter(calibration.batches(2))).inputs)
-    blocks = find_blocks(model, args, kwargs)
-    if not 0 <= remove < len(blocks):
-        raise ShrinkingError(
-            f"{remove} blocks cannot leave: the model has {len(blocks)} that keep the shape of "
-            "their input, and one must stay"
-        )
-    if loss == "auto" and not calibration.has_targets:
-        loss = "kl"
-    function = resolve_loss(loss, next(iter(calibration.batches(1))).targets)
-    if not has_true_fisher(function):
-        raise ShrinkingError(
-            "block gates draw labels from the model's outputs: they need the loss 'cross_entropy', "
-            "'mse' or 'kl', not a callable"
-        )
-    own = loss == "kl"
-    sampling, search, part = np.random.SeedSequence(seed).spawn(3)
-    judge = calibration
-    if rank_samples is not None:
-        judge = calibration.sample(rank_samples, np.random.default_rng(part))
-    g, H = gate_quadratic(model, blocks, calibration, function, sampling, own=own, chunk=chunk)
-    problem = _problem(g, H, len(blocks) - remove)
-    measured: dict[bytes, BlockSelection] = {}
+    search = BlockSearch(model, data, rank_samples=rank_samples, loss=loss, chunk=chunk, seed=seed)
+    return search.without(
+        remove,
+        solutions=solutions,
+        exchanges=exchanges,
+        solver=solver,
+        solver_seconds=solver_seconds,
+    )
 
-    def run(x: Selection) -> None:
-        if x.tobytes() not in measured:
-            names = tuple(b.name for b, stays in zip(blocks, x.tolist(), strict=True) if not stays)
-            value = loss_without(model, names, judge, function, own=own, chunk=chunk)
-            measured[x.tobytes()] = BlockSelection(names, float(problem.energy(x)), value)
 
-    chosen = solvers.get(solver) if isinstance(solver, str) else solver
-    start = np.ones(len(blocks), dtype=np.int8)
-    start[np.argsort(0.5 * np.diag(H) - g, kind="stable")[:remove]] = 0
-    for x in low_energy(problem, chosen, TimeLimit(solver_seconds), start, search, solutions):
-        run(x)
-    for _ in range(exchanges):
-        best = min(measured, key=lambda key: measured[key].loss)
-        for x in neighbours(problem, np.frombuffer(best, dtype=np.int8), solutions):
+class BlockSearch:
+    """A model's blocks with their quadratic, for any number of removals.
+
+    Parameters and errors are those of `optimize_blocks`.
+
+    Attributes
+    ----------
+    blocks : that can leave
+    g, H : gradient (blocks,) and curvature (blocks, blocks) of the loss in their gates
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Iterable[Any],
+        *,
+        rank_samples: int | None = None,
+        loss: str | LossFunction = "auto",
+        chunk: int = 64,
+        seed: int = 0,
+    ) -> None:
+        first = next(iter(model.parameters()), None)
+        device = torch.device("cpu") if first is None else first.device
+        calibration = CalibrationSet.collect(data, device)
+        self.model, self._chunk = model, chunk
+        self._args, self._kwargs = arguments_of(next(iter(calibration.batches(2))).inputs)
+        self.blocks = find_blocks(model, self._args, self._kwargs)
+        if loss == "auto" and not calibration.has_targets:
+            loss = "kl"
+        self._loss = resolve_loss(loss, next(iter(calibration.batches(1))).targets)
+        if not has_true_fisher(self._loss):
+            raise ShrinkingError(
+                "block gates draw labels from the model's outputs: they need the loss "
+                "'cross_entropy', 'mse' or 'kl', not a callable"
+            )
+        self._own = loss == "kl"
+        sampling, self._search, part = np.random.SeedSequence(seed).spawn(3)
+        self._judge = calibration
+        if rank_samples is not None:
+            self._judge = calibration.sample(rank_samples, np.random.default_rng(part))
+        self.g, self.H = gate_quadratic(
+            model, self.blocks, calibration, self._loss, sampling, own=self._own, chunk=chunk
+        )
+
+    def without(
+        self,
+        remove: int,
+        *,
+        solutions: int = 16,
+        exchanges: int = 4,
+        solver: str | Solver = "auto",
+        solver_seconds: float = 5.0,
+    ) -> BlockResult:
+        """The model without M blocks; parameters and errors as for `optimize_blocks`."""
+        n = len(self.blocks)
+        if not 0 <= remove < n:
+            raise ShrinkingError(
+                f"{remove} blocks cannot leave: the model has {n} that keep the shape of their "
+                "input, and one must stay"
+            )
+        problem = _problem(self.g, self.H, n - remove)
+        measured: dict[bytes, BlockSelection] = {}
+
+        def run(x: Selection) -> None:
+            if x.tobytes() not in measured:
+                names = tuple(
+                    b.name for b, stays in zip(self.blocks, x.tolist(), strict=True) if not stays
+                )
+                selection = BlockSelection(names, float(problem.energy(x)), self._lost(names))
+                measured[x.tobytes()] = selection
+
+        chosen = solvers.get(solver) if isinstance(solver, str) else solver
+        start = np.ones(n, dtype=np.int8)
+        start[np.argsort(0.5 * np.diag(self.H) - self.g, kind="stable")[:remove]] = 0
+        stop = TimeLimit(solver_seconds)
+        for x in low_energy(problem, chosen, stop, start, self._search, solutions):
             run(x)
-        if min(measured, key=lambda key: measured[key].loss) == best:
-            break
-    tried = tuple(sorted(measured.values(), key=lambda t: t.loss))
-    without = remove_blocks(model, tried[0].removed, args, kwargs, blocks=blocks)
-    before = loss_without(model, (), judge, function, own=own, chunk=chunk)
-    return BlockResult(without.model, tried[0].removed, tried, before, tried[0].loss, without)
+        for _ in range(exchanges):
+            best = min(measured, key=lambda key: measured[key].loss)
+            for x in neighbours(problem, np.frombuffer(best, dtype=np.int8), solutions):
+                run(x)
+            if min(measured, key=lambda key: measured[key].loss) == best:
+                break
+        tried = tuple(sorted(measured.values(), key=lambda t: t.loss))
+        without = remove_blocks(
+            self.model, tried[0].removed, self._args, self._kwargs, blocks=self.blocks
+        )
+        return BlockResult(
+            without.model, tried[0].removed, tried, self._lost(()), tried[0].loss, without
+        )
+
+    def _lost(self, names: Sequence[str]) -> float:
+        return loss_without(
+            self.model, names, self._judge, self._loss, own=self._own, chunk=self._chunk
+        )
 
 
 def _problem(g: FloatArray, H: FloatArray, k: int) -> CardinalityQP:

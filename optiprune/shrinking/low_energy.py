@@ -37,7 +37,9 @@ def low_energy(
         x = np.asarray(x, dtype=np.int8)
         found.setdefault(x.tobytes(), (float(problem.energy(x)), x))
 
-    for child in seed.spawn(min(count, 4)):
+    # spawning counts up in the sequence itself: a copy, so that a second call draws the same
+    fresh = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
+    for child in fresh.spawn(min(count, 4)):
         answer = solver.solve(problem, x0=start, seed=child, stop=stop)
         if answer.x is not None:
             note(answer.x)
