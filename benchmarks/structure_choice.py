@@ -8,7 +8,8 @@ weights are shown as they are and with our refit of the layers that read what is
 torch-pruning, if it is installed (`pip install torch-pruning`), chooses its own widths with each of
 its importances, in steps until the budget is met; the best of them is shown. Fine-tuning is one
 recipe for all: SGD on the first 20,000 training images with labels. Writes
-benchmarks/results/structure_choice_*.md.
+benchmarks/results/structure_choice_*.jsonl, a row each, and the tables from them; rows that are
+there are not measured again.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,7 @@ class Row:
     rule: str
     macs: float
     before: float
-    after: float
+    after: float | None
     seconds: float
 
 
@@ -106,79 +108,81 @@ def tuned(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     return model.eval()
 
 
+# of one class each, with what they need of the data
+IMPORTANCES = ("GroupMagnitude", "BNScale", "LAMP", "GroupTaylor", "GroupHessian")
+
+
 def torch_pruning(
-    model: nn.Module, x: Tensor, y: Tensor, share: float
-) -> dict[str, tuple[nn.Module, float]]:
-    """Importance -> (model, share of multiply-adds left)."""
+    name: str, model: nn.Module, x: Tensor, y: Tensor, share: float
+) -> tuple[nn.Module, float]:
+    """The model after one importance, and the share of multiply-adds left."""
     import torch_pruning as tp
 
-    importances: dict[str, Callable[[], object]] = {
-        "GroupMagnitude": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-        "BNScale": tp.importance.BNScaleImportance,
-        "LAMP": lambda: tp.importance.LAMPImportance(p=2),
-        "GroupTaylor": tp.importance.GroupTaylorImportance,
-        "GroupHessian": tp.importance.GroupHessianImportance,
-    }
-    out = {}
-    for name, make in importances.items():
-        net = copy.deepcopy(model).eval()
-        example = x[:1]
-        whole, _ = tp.utils.count_ops_and_params(net, example)
-        last = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
-        importance = make()
-        pruner = tp.pruner.MetaPruner(
-            net,
-            example,
-            importance=importance,
-            global_pruning=True,
-            pruning_ratio=0.9,
-            max_pruning_ratio=0.9,
-            iterative_steps=200,
-            ignored_layers=[last],
-        )
-        macs = whole
-        while macs > share * whole:
-            if name == "GroupTaylor":
+    net = copy.deepcopy(model).eval()
+    example = x[:1]
+    whole, _ = tp.utils.count_ops_and_params(net, example)
+    last = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
+    options = {"p": 2} if name in ("GroupMagnitude", "LAMP") else {}
+    importance = getattr(tp.importance, f"{name}Importance")(**options)
+    pruner = tp.pruner.MetaPruner(
+        net,
+        example,
+        importance=importance,
+        global_pruning=True,
+        pruning_ratio=0.9,
+        max_pruning_ratio=0.9,
+        iterative_steps=60,
+        ignored_layers=[last],
+    )
+    macs = whole
+    while macs > share * whole:
+        net.zero_grad()
+        if name == "GroupTaylor":
+            F.cross_entropy(net(x[:500]), y[:500]).backward()
+        elif name == "GroupHessian":
+            importance.zero_grad()
+            for value in F.cross_entropy(net(x[:48]), y[:48], reduction="none"):
                 net.zero_grad()
-                F.cross_entropy(net(x), y).backward()
-            elif name == "GroupHessian":
-                net.zero_grad()
-                importance.zero_grad()
-                losses = F.cross_entropy(net(x[:64]), y[:64], reduction="none")
-                for value in losses:
-                    net.zero_grad()
-                    value.backward(retain_graph=True)
-                    importance.accumulate_grad(net)
-            pruner.step()
-            macs, _ = tp.utils.count_ops_and_params(net, example)
-        out[name] = (net, macs / whole)
-    return out
+                value.backward(retain_graph=True)
+                importance.accumulate_grad(net)
+        pruner.step()
+        macs, _ = tp.utils.count_ops_and_params(net, example)
+    return net, macs / whole
 
 
-def measure(name: str, share: float) -> list[Row]:
+def measure(name: str, share: float, journal: Path) -> list[Row]:
+    """All rows, those of the journal first; new ones are written to it one by one."""
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    rows = [Row(**json.loads(line)) for line in lines]
     flat = takes_flat_input(name)
     model = copy.deepcopy(load_trained(name, 0)).eval()
     x, y = data("train", flat=flat)
     test = data("test", flat=flat)
     pair = [(x[:CALIBRATION], y[:CALIBRATION])]
     calibration = CalibrationSet.collect(pair, torch.device("cpu"))
-    rows = [Row("dense", 1.0, accuracy(model, *test), float("nan"), 0.0)]
 
-    def add(rule: str, small: nn.Module, macs: float, seconds: float) -> None:
-        after = accuracy(tuned(small, x[:TUNED], y[:TUNED]), *test)
-        rows.append(Row(rule, macs, accuracy(small, *test), after, seconds))
-        print(rows[-1], flush=True)
+    def missing(rule: str) -> bool:
+        return all(r.rule != rule for r in rows)
 
+    def add(rule: str, small: nn.Module, macs: float, seconds: float, tune: bool = True) -> None:
+        if missing(rule):
+            after = accuracy(tuned(small, x[:TUNED], y[:TUNED]), *test) if tune else None
+            rows.append(Row(rule, macs, accuracy(small, *test), after, seconds))
+            with journal.open("a") as file:
+                file.write(json.dumps(asdict(rows[-1])) + "\n")
+            print(rows[-1], flush=True)
+
+    add("dense", model, 1.0, 0.0, tune=False)
     start = time.perf_counter()
-    ours = optimize_structure(model, pair, macs=share, multiple=1, objective="reconstruction")
-    took = time.perf_counter() - start
+    ours = optimize_structure(model, pair, macs=share, multiple=1)
     left = ours.after["macs"] / ours.before["macs"]
-    add("optiprune (default)", ours.model, left, took)
-    start = time.perf_counter()
-    other = optimize_structure(
-        model, pair, widths=ours.widths, objective="global", structure=ours.structure
-    )
-    add("optiprune, objective global", other.model, left, time.perf_counter() - start)
+    add("optiprune (default)", ours.model, left, time.perf_counter() - start)
+    if missing("optiprune, objective global"):
+        start = time.perf_counter()
+        other = optimize_structure(
+            model, pair, widths=ours.widths, objective="global", structure=ours.structure
+        )
+        add("optiprune, objective global", other.model, left, time.perf_counter() - start)
     rng = np.random.default_rng(0)
     scores: dict[str, Callable[[], list[np.ndarray]]] = {
         "magnitude": lambda: magnitude(model, ours.structure),
@@ -187,20 +191,27 @@ def measure(name: str, share: float) -> list[Row]:
     }
     args = (x[:2],)
     for rule, score in scores.items():
+        again = f"{rule}, our refit"
+        if not missing(rule) and not missing(again):
+            continue
         start = time.perf_counter()
         plan = by_score(ours, score())
         took = time.perf_counter() - start
-        plain = shrink(model, plan, args, structure=ours.structure)
-        add(rule, plain.model, left, took)
-        refitted = refit_and_shrink(model, plan, pair, structure=ours.structure)
-        add(f"{rule}, our refit", refitted.model, left, time.perf_counter() - start)
-    if importlib.util.find_spec("torch_pruning") is not None:
-        start = time.perf_counter()
-        for rule, (net, macs) in torch_pruning(
-            model, x[:CALIBRATION], y[:CALIBRATION], share
-        ).items():
-            add(f"torch-pruning, {rule}", net, macs, (time.perf_counter() - start))
+        if missing(rule):
+            add(rule, shrink(model, plan, args, structure=ours.structure).model, left, took)
+        if missing(again):
             start = time.perf_counter()
+            refitted = refit_and_shrink(model, plan, pair, structure=ours.structure).model
+            add(again, refitted, left, took + time.perf_counter() - start)
+    if importlib.util.find_spec("torch_pruning") is not None:
+        for importance in IMPORTANCES:
+            rule = f"torch-pruning, {importance}"
+            if missing(rule):
+                start = time.perf_counter()
+                net, macs = torch_pruning(
+                    importance, model, x[:CALIBRATION], y[:CALIBRATION], share
+                )
+                add(rule, net, macs, time.perf_counter() - start)
     return rows
 
 
@@ -220,8 +231,8 @@ def main() -> None:
             "| rule | multiply-adds | before fine-tuning | after | seconds to choose |",
             "|---|---:|---:|---:|---:|",
         ]
-        for r in measure(name, options.macs):
-            after = "" if r.after != r.after else f"{100 * r.after:.2f}"
+        for r in measure(name, options.macs, RESULTS / f"structure_choice_{name}.jsonl"):
+            after = "" if r.after is None else f"{100 * r.after:.2f}"
             text.append(
                 f"| {r.rule} | {r.macs:.4f} | {100 * r.before:.2f} | {after} | {r.seconds:.0f} |"
             )
