@@ -22,7 +22,10 @@ __all__ = ["allowed_widths", "menus_of"]
 
 _SINGLE = ("heads",)
 # widths of a group that a program compares at most: wider steps beyond
-_MOST = 48
+_MOST = 64
+# what a whole group is worth beyond what the samples show, over the largest damage of all: where
+# curves are flat a budget is used up all the same
+_WORTH = 1e-3
 
 
 def allowed_widths(
@@ -89,18 +92,18 @@ def menus_of(
     levels : widths of a group at which the damage is looked at; between them it is a straight line
     measure : the rise of the loss under such weights; None takes the objective's prediction
     """
-    menus = []
+    curves: list[npt.NDArray[np.float64]] = []
     for g, of in enumerate(widths):
-        if len(of) == 1:
-            menus.append(Menu(of, (0.0,)))
-            continue
         at = np.unique(np.round(np.linspace(0, len(of) - 1, min(levels, len(of)))).astype(int))
         looked = [of[i] for i in at[::-1] if of[i] < of[-1]]
         damage = [0.0]
-        for _, predicted, weights in objective.steps(g, looked):
+        for _, predicted, weights in objective.steps(g, looked) if looked else ():
             rise = predicted if measure is None else measure(weights)
             # fewer units are no gain: what looks like one is noise of the samples
             damage.append(max(damage[-1], rise))
-        curve: npt.NDArray[np.float64] = np.interp(of, [*looked[::-1], of[-1]], damage[::-1])
-        menus.append(Menu(of, tuple(curve.tolist())))
-    return menus
+        curves.append(np.interp(of, [*looked[::-1], of[-1]], damage[::-1]))
+    worth = _WORTH * max(float(c[0]) for c in curves)
+    return [
+        Menu(of, tuple((c + worth * (1.0 - np.array(of) / of[-1])).tolist()))
+        for of, c in zip(widths, curves, strict=True)
+    ]
