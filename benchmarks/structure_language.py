@@ -162,7 +162,7 @@ def units() -> list[str]:
         include=[g.name for g in heads],
         refit=False,
         minimum=0.5,
-        curve_samples=2,
+        curve="predicted",
         chunk=1,
         structure=structure,
     )

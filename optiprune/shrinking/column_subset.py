@@ -2,10 +2,12 @@
 
 A layer with dense weights W reads inputs with the Gram matrix G. Without the columns of some units
 the best weights B on the columns S that are left minimise ``tr (B - W)' (G + lambda I) (B - W)``.
-With P the inverse of G + lambda I on S, removing a unit with columns u costs
-``tr B_u' (P_uu)^-1 B_u`` (the step of Optimal Brain Surgeon for a block; Meng et al. 2024, OSSCAR,
-arXiv 2403.12983, for units), and adding one back gains ``tr R' (Schur complement)^-1 R`` with R its
-rows of ``G (W - B)``. Both leave P and B exact by updates of the unit's rank.
+The principal pivot transform of (G + lambda I, G W) on S holds the inverse P on S, the Schur
+complement on the rest, B on S, and minus the residual ``G (W - B)`` on the rest. So one formula,
+``tr V_u' M_uu^-1 V_u``, is both what removing a unit costs (the step of Optimal Brain Surgeon for a
+block; Meng et al. 2024, OSSCAR, arXiv 2403.12983, for units) and what adding it gains, and one
+update of the unit's rank makes either move, exactly (Tucker 1960; Tsatsomeros 2000 for the
+transform).
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ class System:
     columns: Sequence[IntArray]
     importance: float
     damping: float = 1e-4
-    P: FloatArray = field(init=False)
-    B: FloatArray = field(init=False)
+    M: FloatArray = field(init=False)
+    V: FloatArray = field(init=False)
+    inside: npt.NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         G = np.array(self.G, dtype=np.float64)
@@ -51,83 +54,45 @@ class System:
         G[np.diag_indices_from(G)] += self.damping * mean if mean > 0 else 1.0
         self.G = G
         factor = scipy.linalg.cho_factor(G, lower=True)
-        self.P = scipy.linalg.cho_solve(factor, np.eye(len(G)))
-        self.B = np.array(self.W, dtype=np.float64)
+        self.M = scipy.linalg.cho_solve(factor, np.eye(len(G)))
+        self.V = np.array(self.W, dtype=np.float64)
+        self.inside = np.ones(len(G), dtype=bool)
 
-    def removal_cost(self, unit: int) -> float:
-        """Rise of the error, without ``importance``."""
-        u = self.columns[unit]
-        if not len(u):
-            return 0.0
-        b = self.B[u]
-        if len(u) == 1:
-            return float((b @ b.T)[0, 0] / self.P[u[0], u[0]])
-        return float(np.sum(b * np.linalg.solve(self.P[np.ix_(u, u)], b)))
+    @property
+    def B(self) -> FloatArray:
+        """Weights on the columns that are left, zero on the others, (cols, rows)."""
+        return np.where(self.inside[:, None], self.V, 0.0)
 
-    def removal_costs(self, units: IntArray) -> FloatArray:
-        lengths = {len(self.columns[i]) for i in units.tolist()}
-        if lengths == {1}:  # neurons: all at once
-            at = np.array([self.columns[i][0] for i in units.tolist()])
-            costs: FloatArray = (self.B[at] ** 2).sum(1) / self.P[at, at]
-            return costs
-        if len(lengths) == 1:
-            at = np.stack([self.columns[i] for i in units.tolist()])
-            blocks = self.P[at[:, :, None], at[:, None, :]]
-            b = self.B[at]
-            return np.asarray((b * np.linalg.solve(blocks, b)).sum((1, 2)))
-        return np.array([self.removal_cost(i) for i in units.tolist()])
+    def worth(self, units: IntArray) -> FloatArray:
+        """What removing each unit costs, or adding it gains, without ``importance``."""
+        out = np.zeros(len(units))
+        lengths = np.array([len(self.columns[i]) for i in units.tolist()])
+        for length in np.unique(lengths[lengths > 0]).tolist():
+            which = np.flatnonzero(lengths == length)
+            at = np.stack([self.columns[units[i]] for i in which])
+            v = self.V[at]
+            if length == 1:
+                out[which] = (v[:, 0] ** 2).sum(1) / self.M[at[:, 0], at[:, 0]]
+            else:
+                blocks = self.M[at[:, :, None], at[:, None, :]]
+                out[which] = (v * np.linalg.solve(blocks, v)).sum((1, 2))
+        return out
 
-    def remove(self, unit: int) -> None:
-        u = self.columns[unit]
-        if not len(u):
-            return
-        step = np.linalg.solve(self.P[np.ix_(u, u)], np.concatenate([self.P[u], self.B[u]], 1))
-        across = self.P[:, u].copy()
-        n = len(self.P)
-        self.P -= across @ step[:, :n]
-        self.B -= across @ step[:, n:]
-        self.P[u] = 0.0
-        self.P[:, u] = 0.0
-        self.B[u] = 0.0
-
-    def addition_gain(self, unit: int) -> float:
-        u = self.columns[unit]
-        if not len(u):
-            return 0.0
-        _, schur, r = self._outside(u)
-        return float(np.sum(r * np.linalg.solve(schur, r)))
-
-    def addition_gains(self, units: IntArray) -> FloatArray:
-        """`addition_gain` of many units that are outside."""
-        if {len(self.columns[i]) for i in units.tolist()} != {1}:
-            return np.array([self.addition_gain(i) for i in units.tolist()])
-        at = np.array([self.columns[i][0] for i in units.tolist()])
-        through = self.P @ self.G[:, at]
-        schur = self.G[at, at] - np.einsum("ij,ij->j", self.G[:, at], through)
-        r = self.G[at] @ (self.W - self.B)
-        gains: FloatArray = (r**2).sum(1) / schur
-        return gains
-
-    def add(self, unit: int) -> None:
+    def flip(self, unit: int) -> None:
+        """Remove a unit that is left, or add one that is not."""
         u = self.columns[unit]
         if not len(u):
             return
-        through, schur, r = self._outside(u)  # through = P G_Su, zero off the support
-        inverse = np.linalg.inv(schur)
-        inverse = 0.5 * (inverse + inverse.T)
-        values = inverse @ r
-        self.B -= through @ values
-        self.B[u] = values
-        self.P += through @ inverse @ through.T
-        self.P[:, u] = -through @ inverse
-        self.P[u] = self.P[:, u].T
-        self.P[np.ix_(u, u)] = inverse
-
-    def _outside(self, u: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        through = self.P @ self.G[:, u]
-        schur = self.G[np.ix_(u, u)] - self.G[u] @ through
-        r = self.G[u] @ (self.W - self.B)
-        return through, schur, r
+        inverse = np.linalg.inv(self.M[np.ix_(u, u)])
+        across = self.M[:, u] @ inverse
+        row, value = self.M[u], self.V[u]
+        self.M -= across @ row
+        self.V -= across @ value
+        self.M[u] = -inverse @ row
+        self.M[:, u] = across
+        self.M[np.ix_(u, u)] = inverse
+        self.V[u] = -inverse @ value
+        self.inside[u] = ~self.inside[u]
 
     def error(self) -> float:
         """``tr (B - W)' G (B - W)`` with the ridge, without ``importance``."""
@@ -150,28 +115,24 @@ class ColumnSubset:
     def error(self) -> float:
         return sum(s.importance * s.error() for s in self.systems)
 
-    def removal_costs(self, units: IntArray) -> FloatArray:
+    def worth(self, units: IntArray) -> FloatArray:
+        """What removing each unit costs, or adding it gains."""
         out = np.zeros(len(units))
         for s in self.systems:
-            out += s.importance * s.removal_costs(units)
+            out += s.importance * s.worth(units)
         return out
 
-    def remove(self, unit: int) -> None:
+    def flip(self, unit: int) -> None:
+        """Remove a unit that is left, or add one that is not."""
         for s in self.systems:
-            s.remove(unit)
-        self.kept[unit] = False
-
-    def add(self, unit: int) -> None:
-        for s in self.systems:
-            s.add(unit)
-        self.kept[unit] = True
+            s.flip(unit)
+        self.kept[unit] = ~self.kept[unit]
 
     def remove_cheapest(self, allowed: npt.NDArray[np.bool_] | None = None) -> int:
         """Remove the unit whose removal costs least; the first of equal ones."""
         which = np.flatnonzero(self.kept if allowed is None else self.kept & allowed)
-        costs = self.removal_costs(which)
-        unit = int(which[np.argmin(costs)])
-        self.remove(unit)
+        unit = int(which[np.argmin(self.worth(which))])
+        self.flip(unit)
         return unit
 
     def exchange(self, rounds: int, parts: Sequence[IntArray] = ()) -> int:
@@ -194,11 +155,8 @@ class ColumnSubset:
                 outside = np.flatnonzero(~self.kept & allowed)
                 if not len(outside) or not (self.kept & allowed).any():
                     break
-                gains = np.zeros(len(outside))
-                for s in self.systems:
-                    gains += s.importance * s.addition_gains(outside)
-                best = int(outside[int(np.argmax(gains))])
-                self.add(best)
+                best = int(outside[int(np.argmax(self.worth(outside)))])
+                self.flip(best)
                 worst = self.remove_cheapest(allowed)
                 if worst == best:
                     break

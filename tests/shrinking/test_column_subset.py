@@ -46,16 +46,12 @@ def test_moves_are_exact(seed: int, units: int, each: int, fixed: int, data: st.
     error = 0.0
     for _ in range(6):
         unit = data.draw(st.integers(0, units - 1))
-        if subset.kept[unit]:
-            error += s.removal_cost(unit)
-            subset.remove(unit)
-        else:
-            error -= s.addition_gain(unit)
-            subset.add(unit)
-        outside = np.flatnonzero(~subset.kept)
-        if len(outside):
-            one_by_one = [s.addition_gain(i) for i in outside.tolist()]
-            np.testing.assert_allclose(s.addition_gains(outside), one_by_one, rtol=1e-6)
+        (worth,) = s.worth(np.array([unit]))
+        error += float(worth) if subset.kept[unit] else -float(worth)
+        subset.flip(unit)
+        everyone = np.arange(units)
+        one_by_one = [float(s.worth(np.array([i]))[0]) for i in everyone]
+        np.testing.assert_allclose(s.worth(everyone), one_by_one, rtol=1e-9)
         want = best_error(s, subset.kept)
         scale = 1.0 + float(np.sum(s.W * (s.G @ s.W)))
         assert subset.error() == pytest.approx(want, abs=1e-7 * scale)
@@ -85,7 +81,7 @@ def test_parts_keep_their_numbers() -> None:
     s = system(3, 6, 1)
     subset = ColumnSubset([s], 6)
     for unit in (0, 1, 3):
-        subset.remove(unit)
+        subset.flip(unit)
     parts = [np.array([0, 1, 2]), np.array([3, 4, 5])]
     subset.exchange(50, parts)
     assert [int(subset.kept[p].sum()) for p in parts] == [1, 2]
@@ -95,8 +91,8 @@ def test_dead_and_unread_units_cost_nothing() -> None:
     G = np.diag([1.0, 0.0, 2.0])
     columns = [np.array([0]), np.array([1]), np.array([2]), np.array([], dtype=np.int64)]
     s = System(G, np.ones((3, 2)), columns, 1.0, damping=1e-12)
-    costs = ColumnSubset([s], 4).removal_costs(np.arange(4))
+    costs = ColumnSubset([s], 4).worth(np.arange(4))
     assert costs[3] == 0.0
     assert costs[1] < 1e-9 < costs[0] < costs[2]
     zero = System(np.zeros((2, 2)), np.ones((2, 1)), [np.array([0]), np.array([1])], 1.0)
-    assert np.isfinite(ColumnSubset([zero], 2).removal_costs(np.arange(2))).all()
+    assert np.isfinite(ColumnSubset([zero], 2).worth(np.arange(2))).all()
