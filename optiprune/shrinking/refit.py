@@ -1,12 +1,14 @@
 """Weights that read what is left, fitted again so that layers still do their job.
 
 Layer by layer in the order in which they run, on inputs of the smaller model: the rows share one
-support, so that one factorisation serves a layer.
+support, so that one factorisation serves a layer. Where a linear layer has nearly as many inputs as
+there are samples, a fit learns these by heart: a fifth of the samples then chooses the damping of
+every layer, which pulls to the dense weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from optiprune.curvature import CalibrationSet, LayerGram
+from optiprune.curvature.gram import pooled
 from optiprune.curvature.stages import LayerWalk
 
 from .masking import masked_weights, stays
@@ -22,6 +25,11 @@ from .readers import Reader, Readers
 __all__ = ["refit_readers"]
 
 _ATTEMPTS = 8
+# samples for each input of a linear layer above which a fit is no learning by heart
+_PLENTY = 10
+_HELD = 0.2
+# dampings that held-out samples choose from: powers of ten times the given one
+_POWERS = 5
 
 
 def refit_readers(
@@ -32,6 +40,7 @@ def refit_readers(
     data: CalibrationSet,
     *,
     damping: float,
+    seed: np.random.SeedSequence,
     chunk: int = 256,
     per_input: int | None = None,
 ) -> dict[str, Tensor]:
@@ -41,7 +50,9 @@ def refit_readers(
     ----------
     dense : parameter name -> dense tensor, of every reader's weight and bias
     kept : group's number -> units that stay
-    damping : lambda in mean diagonals of the Gram matrix; raised tenfold while the error would rise
+    damping : lambda in mean diagonals of the Gram matrix; raised tenfold while the error would
+        rise, and where held-out samples say so
+    seed : of the samples that are held out
     per_input : positions for each column of a layer, at most
 
     Returns
@@ -58,18 +69,41 @@ def refit_readers(
         for layer in stage.layers:
             reader = by_layer[layer.name]
             weight = dense[layer.parameter]
-            rows = _fit(reader, weight, stays(reader, kept), stage.grams[0][layer.name], damping)
+            grams = [g[layer.name] for g in stage.grams]
+            rows = _fit(reader, weight, stays(reader, kept), grams, damping)
             out[layer.parameter] = rows.to(weight.dtype).reshape(weight.shape)
             walk.weights[layer.parameter] = out[layer.parameter]
     return out
 
 
 def _fit(
-    reader: Reader, weight: Tensor, left: npt.NDArray[np.bool_], gram: LayerGram, damping: float
+    reader: Reader,
+    weight: Tensor,
+    left: npt.NDArray[np.bool_],
+    grams: Sequence[LayerGram],
+    damping: float,
 ) -> Tensor:
     """Rows (rows, cols) float64, zero off the channels that are left."""
+    dense = weight.detach().reshape(reader.layer.rows, reader.layer.cols).double()
+    if len(grams) == 1:
+        return _rows(reader, dense, left, grams[0], damping)
+    fit, held = grams
+    errors = {}
+    for power in range(_POWERS):
+        rows = _rows(reader, dense, left, fit, damping * 10.0**power)
+        errors[power] = float(held.error(rows, dense).sum())
+    best = min(errors, key=errors.__getitem__)
+    return _rows(reader, dense, left, pooled(fit, held), damping * 10.0**best)
+
+
+def _rows(
+    reader: Reader,
+    dense: Tensor,
+    left: npt.NDArray[np.bool_],
+    gram: LayerGram,
+    damping: float,
+) -> Tensor:
     layer = reader.layer
-    dense = weight.detach().reshape(layer.rows, layer.cols).double()
     target, energy = gram.cross(dense), gram.target_energy(dense)
     out = torch.zeros_like(dense)
     each = layer.rows // layer.groups

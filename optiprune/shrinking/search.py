@@ -90,9 +90,9 @@ class Search:
         device = torch.device("cpu") if first is None else first.device
         self.model, self.options = model, options
         self.data = CalibrationSet.collect(data, device)
-        self._fisher_seed, self._solver_seed, self._curve_seed = np.random.SeedSequence(
-            options.seed
-        ).spawn(3)
+        self._fisher_seed, self._solver_seed, self._curve_seed, self._refit_seed = (
+            np.random.SeedSequence(options.seed).spawn(4)
+        )
         self.args, self.kwargs = arguments_of(next(iter(self.data.batches(2))).inputs)
         if structure is None:
             structure = find_structure(model, self.args, self.kwargs)
@@ -192,6 +192,7 @@ class Search:
             kept,
             self.data,
             damping=o.damping,
+            seed=self._refit_seed,
             chunk=o.chunk,
             per_input=o.per_input,
         )
