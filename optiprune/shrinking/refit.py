@@ -60,9 +60,12 @@ def refit_readers(
     parameter name -> tensor, zero where the layer reads units that left.
     """
     by_layer = {r.layer.name: r for r in readers.readers}
-    walk = LayerWalk(
-        model, [r.layer for r in readers.readers], dense, [data], chunk, per_input=per_input
-    )
+    layers = [r.layer for r in readers.readers]
+    sets = [data]
+    widest = max((x.cols for x in layers if len(x.shape) == 2), default=0)
+    if data.n < _PLENTY * widest and data.units > 1:
+        sets = list(data.split(_HELD, np.random.default_rng(seed)))
+    walk = LayerWalk(model, layers, dense, sets, chunk, per_input=per_input)
     out: dict[str, Tensor] = {}
     walk.weights.update(masked_weights(readers, dense, kept))
     for stage in walk:
