@@ -132,6 +132,19 @@ def reduce(
     return x
 
 
+@rule("linalg_vector_norm", "norm")
+def vector_norm(
+    context: Context,
+    x: Labels,
+    order: float | None = 2,
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+    *_: Any,
+    **__: Any,
+) -> Labels:
+    return reduce(context, x, dim, keepdim)
+
+
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "sort")
 def along(context: Context, x: Labels, dim: int, *_: Any, **__: Any) -> Any:
     name = context.operation.strip("_")
