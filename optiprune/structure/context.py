@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,7 +105,7 @@ class Context:
         ids = self.units.merge_along(f.ids, axis)
         return labels.replaced(f, Factor(f.dims[:axis] + f.dims[axis + 1 :], ids))
 
-    def fix_all(self, labels: Labels, dims: Sequence[int], reason: str) -> Labels:
+    def fix_all(self, labels: Labels, dims: Iterable[int], reason: str) -> Labels:
         for dim in dims:
             labels = self.fix(labels, dim, reason)
         return labels

@@ -207,6 +207,8 @@ def _collect(model: nn.Module, traced: Trace, found: Propagated, samples: int) -
     # class -> {(tensor, dim, reads): indices}
     classes: dict[int, dict[tuple[str, int, bool], list[int]]] = {}
     kinds: dict[int, str] = {units.find(u): k for u, k in reversed(relations.kinds.items())}
+    # a table of positions for each head is looked up too: they are heads all the same
+    kinds |= {units.find(u): k for u, k in relations.kinds.items() if k == "heads"}
     held: dict[tuple[str, int, Barrier], int] = {}
     for placeholder, labels in found.holders.items():
         tensor = traced.holders[placeholder][0]

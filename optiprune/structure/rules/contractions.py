@@ -125,6 +125,24 @@ def _within(context: Context, x: Labels, dim: int) -> Labels:
     return x
 
 
+@rule("_grouped_mm", "transformers.grouped_mm_fallback.default")
+def grouped_mm(context: Context, x: Labels, y: Labels, *_: Any, **__: Any) -> Labels:
+    """Rows of x (rows, in), sorted by expert, each times the matrix of its expert in y
+    (experts, in, out)."""
+    if x.ndim != 2 or y.ndim != 3:
+        context.hold(x, "a product in groups of another form")
+        context.hold(y, "a product in groups of another form")
+        return Labels(context.shape())
+    x = context.fix(x, 0, "rows are sorted by expert")
+    y = context.fix(y, 0, "experts are looked up by number")
+    length = x.shape[-1]
+    x, y, summed = _contract(context, x, 1, y, 1)
+    f = y.at(2)
+    out = Labels(context.shape(), () if f is None else (Factor((1,), f.ids),))
+    context.count(out, summed, 1 if summed else length)
+    return out
+
+
 @rule("scaled_dot_product_attention")
 def attention(
     context: Context,

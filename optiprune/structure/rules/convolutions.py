@@ -77,6 +77,16 @@ def _convolve(
     weight = context.fix_all(weight, range(2, weight.ndim), KERNEL)
     x = context.fix_all(x, range(axis + 1, x.ndim), _PLACES)
     x = _single(context, x, axis)
+    if groups > 1 and weight.at(0) is None and weight.shape[0] > 1:
+        # computed by the program from what has no units
+        context.hold(weight, "its rows have a fixed number")
+        x = context.fix(x, axis, "it is read by a weight of a fixed size")
+        out = Labels(context.shape(), tuple(g for g in x.factors if axis not in g.dims))
+        return (
+            out
+            if bias is None
+            else context.meet([out, bias.followed_by(places)], "its bias is fixed")
+        )
     f = x.at(axis)
     shape = context.shape()
     rest = tuple(g for g in x.factors if g is not f)
