@@ -23,9 +23,9 @@ as far as the balances between them allow.
 - *parameters* and *multiply-adds*, in millions, of a batch of two. Both are predicted from the
   groups before anything is cut; parameters have to be those of the smaller model exactly, and
   multiply-adds what `torch.utils.flop_counter` counts (else a note says so).
-- *ms*: median of one call on one thread, dense and smaller in turns. The machine was busy with
-  other work: trust the ratio, not the milliseconds. Widths after a random cut are odd numbers, and
-  the transformers here are too small for their time to mean anything.
+- *ms*: median processor time of one call on one thread, dense and smaller in turns. The machine was
+  busy with other work: trust the ratio, not the milliseconds. Widths after a random cut are odd
+  numbers, and the transformers here are too small for their time to mean anything.
 - *ONNX*: largest difference of the exported smaller model in onnxruntime from torch.
 - *held*: how many kinds of barriers keep indices of weights, and the one that keeps most of them
   beside the model's inputs, outputs and sizes of kernels. *refused*: groups that the operations

@@ -158,7 +158,8 @@ ENTRIES: dict[str, Entry] = {
         _pictures,
         embed_dim=[16, 32, 64],
         num_heads=[1, 2, 4],
-        depth=[1, 1, 2],
+        depth=[1, 2, 3],
+        patch_sizes=[7, 3, 3],
     ),
     "levit": _entry(
         "LevitForImageClassification",

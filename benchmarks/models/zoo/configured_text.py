@@ -140,6 +140,16 @@ ENTRIES: dict[str, Entry] = {
         "MixtralConfig",
         num_local_experts=4,
         num_experts_per_tok=2,
+        experts_implementation="batched_mm",
+        **_DECODER,
+    ),
+    # torch's grouped product wants widths that are multiples of 16 bytes
+    "mixtral-grouped": _entry(
+        "MixtralForCausalLM",
+        "MixtralConfig",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        experts_implementation="grouped_mm",
         **_DECODER,
     ),
     "mamba": _entry(

@@ -100,6 +100,9 @@ def _product(context: Context, x: Labels, y: Labels, second: int) -> Labels:
     x = x.inserted(0) if row else x
     y = y.inserted(1) if column else y
     batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    for f in (*x.factors, *y.factors):
+        if min(f.dims) < len(batch):
+            context.name(f.ids, "heads")
     # batch dimensions that one operand shares with the sum: units of all the sum leave together
     x = _within(context, x, x.ndim - 1)
     y = _within(context, y, y.ndim - 2)

@@ -81,12 +81,8 @@ def _convolve(
         # computed by the program from what has no units
         context.hold(weight, "its rows have a fixed number")
         x = context.fix(x, axis, "it is read by a weight of a fixed size")
-        out = Labels(context.shape(), tuple(g for g in x.factors if axis not in g.dims))
-        return (
-            out
-            if bias is None
-            else context.meet([out, bias.followed_by(places)], "its bias is fixed")
-        )
+        plain = Labels(context.shape(), tuple(g for g in x.factors if axis not in g.dims))
+        return _with_bias(context, plain, bias, places)
     f = x.at(axis)
     shape = context.shape()
     rest = tuple(g for g in x.factors if g is not f)
@@ -144,9 +140,13 @@ def _convolve(
     counted = counted if transposed else result
     summed = None if channels == groups else f
     context.count(counted, summed, kernel / groups * (1 if summed else channels))
-    if bias is not None:
-        result = context.meet([result, bias.followed_by(places)], "its bias is fixed")
-    return result
+    return _with_bias(context, result, bias, places)
+
+
+def _with_bias(context: Context, out: Labels, bias: Labels | None, places: int) -> Labels:
+    if bias is None:
+        return out
+    return context.meet([out, bias.followed_by(places)], "its bias is fixed")
 
 
 def _single(context: Context, x: Labels, axis: int) -> Labels:
