@@ -72,6 +72,4 @@ def _around(tensors: Sequence[str]) -> list[str]:
         if len(set(parts)) > 1:
             break
         shared += 1
-    if not shared:
-        return []
     return list(dict.fromkeys(".".join(p[:n]) for p in paths for n in range(shared, len(p) + 1)))
