@@ -188,6 +188,27 @@ def test_a_weight_that_the_program_computes_holds_what_reads_it() -> None:
     why = {(h.tensor, h.dim): h.barrier.reason for h in structure.held}
     assert "weight of a fixed size" in why["a.weight", 0]
     assert "bias is fixed" in why["b.bias", 0]
+    assert "norm of zero" in why["b.parametrizations.weight.original1", 0]
+
+
+def test_a_recurrent_layer_stays_and_says_why() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 6)
+            self.lstm = nn.LSTM(6, 5, batch_first=True)
+            self.b = nn.Linear(5, 7)
+            self.c = nn.Linear(7, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            states, _ = self.lstm(self.a(x))
+            return self.c(self.b(states[:, -1]))
+
+    structure = find_structure(Recurrent(), (torch.randn(2, 3, 4),))
+    assert [g.name for g in structure] == ["b"]
+    why = {(h.tensor, h.dim): h.barrier.reason for h in structure.held}
+    assert "feeds itself" in why["a.weight", 0]
+    assert "feeds itself" in why["lstm.weight_hh_l0", 1]
 
 
 class Cancelling(nn.Module):

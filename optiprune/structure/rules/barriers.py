@@ -1,0 +1,33 @@
+"""Operations that are understood and hold what reaches them, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optiprune.structure.context import Context
+from optiprune.structure.factors import Labels
+
+from .registry import rule
+
+__all__: list[str] = []
+
+_REASONS = {
+    "lstm": "the state of a recurrent layer feeds itself, and its sizes are the module's own",
+    "_weight_norm": "a removed row of the masked model has a norm of zero, by which it is divided",
+}
+
+
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu", "_weight_norm")
+def barrier(context: Context, *args: Any, **kwargs: Any) -> Any:
+    reason = _REASONS.get(context.operation, _REASONS["lstm"])
+    pending = [*args, *kwargs.values()]
+    while pending:
+        x = pending.pop()
+        if isinstance(x, Labels):
+            context.hold(x, reason)
+        elif isinstance(x, tuple | list):
+            pending += x
+    value = context.node.meta["val"]
+    if isinstance(value, tuple | list):
+        return tuple(Labels(tuple(v.shape)) for v in value)
+    return Labels(context.shape())
