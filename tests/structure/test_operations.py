@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from test_shrink import some_units
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from optiprune.structure import Plan, confirmed, find_structure, shrink
+from optiprune.structure import Plan, confirmed, find_structure, shrink, total
 
 
 class Cosine(nn.Module):
@@ -94,6 +96,24 @@ class Between(nn.Module):
         return torch.where(x > 0.1, x, torch.zeros_like(x)) + x.new_ones(1)
 
 
+class Einstein(nn.Module):
+    """Attention in Einstein sums: projections by weights of three dimensions, scores, values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Parameter(torch.randn(8, 3, 4)) for _ in range(3))
+        self.out = nn.Parameter(torch.randn(3, 4, 8))
+        self.up = nn.Parameter(torch.randn(7, 8))
+        self.down = nn.Parameter(torch.randn(8, 7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (torch.einsum("btc,chd->bthd", x, w) for w in (self.q, self.k, self.v))
+        weights = torch.einsum("bihd,bjhd->bhij", q, k).softmax(-1)
+        x = torch.einsum("bhij,bjhd->bihd", weights, v)
+        x = torch.einsum("bthd,hdc->btc", x, self.out)
+        return torch.einsum("btu,cu", torch.einsum("btc, uc -> btu", x, self.up).relu(), self.down)
+
+
 class Experts(nn.Module):
     """A product with the weights of the expert that each row chose."""
 
@@ -153,9 +173,27 @@ CASES = {
     "indices": (lambda: Between("looked_up", 5, 5), image, {"a": ("channels", 5)}),
     "extremes": (lambda: Between("extremes", 5, 5), image, {"a": ("channels", 5)}),
     "filled": (lambda: Between("filled", 5, 5), image, {"a": ("channels", 5)}),
+    "einstein": (
+        Einstein,
+        words,
+        {
+            "q": ("heads", 3),
+            "q#2": ("neurons", 4),
+            "v": ("neurons", 4),
+            "out": ("neurons", 8),
+            "up": ("neurons", 7),
+        },
+    ),
     "experts": (Experts, lambda: torch.randn(7, 6), {"up": ("neurons", 5)}),
     "numbers inside": (Outer, words, {"inner.q": ("heads", 3)}),
 }
+
+
+def torch_macs(model: nn.Module, args: tuple[Tensor, ...]) -> float:
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(*args)
+    return counter.get_total_flops() / 2
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -168,6 +206,9 @@ def test_what_an_operation_leaves(name: str) -> None:
     plan = Plan.of(structure, some_units(structure, 0))
     small = shrink(model, plan, args, structure=structure)
     assert small.parameters_after < small.parameters_before
+    assert total(structure.multiply_adds, {}) == torch_macs(model, args)
+    kept = plan.kept(structure)
+    assert total(structure.multiply_adds, kept) == pytest.approx(torch_macs(small.model, args))
 
 
 def test_a_weight_that_the_program_computes_holds_what_reads_it() -> None:

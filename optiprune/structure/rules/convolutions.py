@@ -18,7 +18,7 @@ __all__: list[str] = []
 _PLACES = "places keep their number"
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@rule("conv1d", "conv2d", "conv3d", counted=True)
 def convolution(
     context: Context,
     x: Labels,
@@ -32,7 +32,7 @@ def convolution(
     return _convolve(context, x, weight, bias, groups, transposed=False)
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", counted=True)
 def conv_transpose(
     context: Context,
     x: Labels,
@@ -47,7 +47,7 @@ def conv_transpose(
     return _convolve(context, x, weight, bias, groups, transposed=True)
 
 
-@rule("convolution")
+@rule("convolution", counted=True)
 def aten_convolution(
     context: Context,
     x: Labels,
@@ -82,6 +82,9 @@ def _convolve(
         context.hold(weight, "its rows have a fixed number")
         x = context.fix(x, axis, "it is read by a weight of a fixed size")
         plain = Labels(context.shape(), tuple(g for g in x.factors if axis not in g.dims))
+        places_of = (x if transposed else plain).shape[axis + 1 :]
+        counted = Labels((*plain.shape[: axis + 1], *places_of), plain.factors)
+        context.count(counted, None, float(np.prod(weight.shape[1:])))
         return _with_bias(context, plain, bias, places)
     f = x.at(axis)
     shape = context.shape()
