@@ -22,7 +22,8 @@ as far as the balances between them allow.
   means something.
 - *parameters* and *multiply-adds*, in millions, of a batch of two. Both are predicted from the
   groups before anything is cut; parameters have to be those of the smaller model exactly, and
-  multiply-adds what `torch.utils.flop_counter` counts (else a note says so).
+  multiply-adds what `torch.utils.flop_counter` counts (else a note says so; it counts neither
+  recurrent layers nor products in groups).
 - *ms*: median processor time of one call on one thread, dense and smaller in turns. The machine was
   busy with other work: trust the ratio, not the milliseconds. Widths after a random cut are odd
   numbers, and the transformers here are too small for their time to mean anything.
