@@ -31,26 +31,24 @@ def attribute_changes(
     cuts: Mapping[str, Cut],
     shapes: Mapping[str, Sequence[int]],
 ) -> tuple[AttributeChange, ...]:
-    """Numbers on the module around each group that equal a size which the plan changes.
+    """Numbers on the modules around each group that equal a size which the plan changes.
 
-    The module is the innermost that holds all tensors of the group; a number that equals two sizes
-    with different futures is left alone. Whether the numbers mean these sizes, the comparison with
-    the masked model has to say.
+    These modules are the innermost that holds all tensors of the group, and those between it and
+    the layers. A number that equals two sizes with different futures is left alone. Whether the
+    numbers mean these sizes, the comparison with the masked model has to say.
     """
     sizes: dict[str, dict[int, set[int]]] = {}
     for group in structure.groups:
         removed = plan.removed.get(group.name, ())
         if not removed:
             continue
-        around = _around([m.tensor for m in group.members])
-        if not around:
-            continue
-        found = sizes.setdefault(around, {})
-        found.setdefault(group.size, set()).add(group.size - len(removed))
-        for m in group.members:
-            before = shapes[m.tensor][m.dim]
-            after = len(cuts[m.tensor].kept.get(m.dim, range(before)))
-            found.setdefault(before, set()).add(after)
+        for around in _around([m.tensor for m in group.members]):
+            found = sizes.setdefault(around, {})
+            found.setdefault(group.size, set()).add(group.size - len(removed))
+            for m in group.members:
+                before = shapes[m.tensor][m.dim]
+                after = len(cuts[m.tensor].kept.get(m.dim, range(before)))
+                found.setdefault(before, set()).add(after)
     out = []
     for name, futures in sizes.items():
         for attribute, value in vars(model.get_submodule(name)).items():
@@ -66,12 +64,12 @@ def set_attributes(model: nn.Module, changes: Sequence[AttributeChange]) -> None
         setattr(model.get_submodule(c.module), c.attribute, c.after)
 
 
-def _around(tensors: Sequence[str]) -> str:
-    """The innermost module that holds them all, beyond their own owners."""
+def _around(tensors: Sequence[str]) -> list[str]:
+    """The innermost module that holds them all, beyond their own owners, and those inside it."""
     paths = [t.split(".")[:-2] for t in tensors]
-    common: list[str] = []
+    shared = 0
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:
             break
-        common.append(parts[0])
-    return ".".join(common)
+        shared += 1
+    return list(dict.fromkeys(".".join(p[:n]) for p in paths for n in range(shared, len(p) + 1)))

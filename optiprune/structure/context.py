@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,7 +105,7 @@ class Context:
         ids = self.units.merge_along(f.ids, axis)
         return labels.replaced(f, Factor(f.dims[:axis] + f.dims[axis + 1 :], ids))
 
-    def fix_all(self, labels: Labels, dims: Sequence[int], reason: str) -> Labels:
+    def fix_all(self, labels: Labels, dims: Iterable[int], reason: str) -> Labels:
         for dim in dims:
             labels = self.fix(labels, dim, reason)
         return labels
@@ -128,17 +128,18 @@ class Context:
         for unit in np.unique(ids).tolist():
             self.relations.kinds.setdefault(unit, kind)
 
-    def count(self, out: Labels, summed: Factor | None, times: float) -> None:
+    def count(self, out: Labels, summed: Factor | None, times: float, *more: Factor) -> None:
         """Multiply-adds: ``times`` for every element of a result and index that is summed over.
 
-        ``times`` counts the indices where no units are summed over.
+        ``times`` counts the indices where no units are summed over. Sums over several dimensions
+        have ``more`` than one factor.
         """
         spanned = {d for f in out.factors for d in f.dims}
         for d, n in enumerate(out.shape):
             times *= 1 if d in spanned else n
         ids = [f.ids for f in out.factors]
         if summed is not None:
-            ids.append(summed.ids)
+            ids += [f.ids for f in (summed, *more)]
         module = self.because("").module
         self.relations.work.append(Work(module, times, tuple(i.ravel() for i in ids)))
 

@@ -117,6 +117,15 @@ class Labels:
         factors = (Factor(tuple(d + lead for d in f.dims), f.ids) for f in self.factors)
         return Labels(tuple(shape), tuple(factors))
 
+    def mixed(self, shape: Sequence[int]) -> list[int]:
+        """Dimensions that a reshape would merge although they have units of two kinds."""
+        out: list[int] = []
+        for old, _ in _runs(self.shape, tuple(shape)):
+            here = [f for f in self.factors if set(f.dims) & set(old)]
+            if len(here) > 1:
+                out += [d for d in old if self.at(d) is not None]
+        return out
+
     def reshaped(self, shape: Sequence[int]) -> Labels:
         """As `torch.reshape`: a factor goes with the dimensions that are split and merged.
 

@@ -131,6 +131,7 @@ class Structure:
 
 
 _ONE = Barrier("coupling", "all indices of it are one unit")
+_TABLE = Barrier("buffer", "it is a table of numbers that no layer makes")
 
 
 def find_structure(
@@ -207,6 +208,8 @@ def _collect(model: nn.Module, traced: Trace, found: Propagated, samples: int) -
     # class -> {(tensor, dim, reads): indices}
     classes: dict[int, dict[tuple[str, int, bool], list[int]]] = {}
     kinds: dict[int, str] = {units.find(u): k for u, k in reversed(relations.kinds.items())}
+    # a table of positions for each head is looked up too: they are heads all the same
+    kinds |= {units.find(u): k for u, k in relations.kinds.items() if k == "heads"}
     held: dict[tuple[str, int, Barrier], int] = {}
     for placeholder, labels in found.holders.items():
         tensor = traced.holders[placeholder][0]
@@ -226,6 +229,11 @@ def _collect(model: nn.Module, traced: Trace, found: Propagated, samples: int) -
         if not any(tensor in trained for tensor, _, _ in at):
             continue
         makes = frozenset((t, d) for t, d, reads in at if not reads)
+        if makes and not any(tensor in trained for tensor, _ in makes):
+            for (tensor, dim, _), indices in at.items():
+                table = (tensor, dim, _TABLE)
+                held[table] = held.get(table, 0) + len(indices)
+            continue
         families.setdefault(makes or frozenset((t, d) for t, d, _ in at), []).append(root)
     groups: list[Group] = []
     used: dict[str, int] = {}

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from .context import Context, Relations
 from .factors import Factor, Labels
-from .rules import rule_of
+from .rules import counts, rule_of
 from .trace import Trace
 from .units import Units
 
@@ -101,7 +101,7 @@ def _result(context: Context, node: fx.Node, values: Mapping[str, Any]) -> Any:
     if inputs and rule is None:
         for x in inputs:
             context.hold(x, "this operation is not understood")
-    if not inputs or rule is None:
+    if rule is None or not (inputs or counts(context.operation)):
         return _plain(node.meta.get("val"))
     return rule(context, *args, **kwargs)
 

@@ -91,13 +91,13 @@ def shrink(
     inputs = variations(args, kwargs)
     changes: tuple[AttributeChange, ...] = ()
     try:
-        compared = compare(masked, smaller, inputs)
+        compared = compare(masked, smaller, inputs, rounding=True)
     except GateError:
         changes = attribute_changes(model, structure, plan, cuts, shapes)
         if not changes:
             raise
         set_attributes(smaller, changes)
-        compared = compare(masked, smaller, inputs)
+        compared = compare(masked, smaller, inputs, rounding=True)
     for before, after in zip(model.modules(), smaller.modules(), strict=True):
         after.training = before.training
     return Shrunk(smaller, tuple(compared), changes, _size(model), _size(smaller))

@@ -1,8 +1,8 @@
 """Rules for the operations of traced models: a file for each kind."""
 
-from . import contractions, convolutions, elementwise, reductions, shapes
-from .registry import rule_of
+from . import barriers, contractions, convolutions, einsums, elementwise, reductions, shapes
+from .registry import counts, rule_of
 
-__all__ = ["rule_of"]
+__all__ = ["counts", "rule_of"]
 
-_FILES = (contractions, convolutions, elementwise, reductions, shapes)
+_FILES = (barriers, contractions, convolutions, einsums, elementwise, reductions, shapes)

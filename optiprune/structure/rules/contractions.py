@@ -14,17 +14,17 @@ from optiprune.structure.units import Ids
 
 from .registry import rule
 
-__all__: list[str] = []
+__all__ = ["contract"]
 
 _SIZED = "it is summed over with a tensor whose size is fixed there"
 
 
-def _contract(
-    context: Context, x: Labels, i: int, y: Labels, j: int, second: int = 1
+def contract(
+    context: Context, x: Labels, i: int, y: Labels, j: int, second: object
 ) -> tuple[Labels, Labels, Factor | None]:
     """Dimension i of x and j of y are summed over: their units are one; both are gone after.
 
-    Third comes the factor that was summed over. ``second`` is the place of y among the arguments.
+    Third comes the factor that was summed over. ``second`` is the argument that y is.
     """
     i, j = i % x.ndim, j % y.ndim
     f, g = x.at(i), y.at(j)
@@ -32,7 +32,7 @@ def _contract(
         return context.fix(x, i, _SIZED), context.fix(y, j, _SIZED), None
     f_ids, x = _alone(context, x, f, i)
     g_ids, y = _alone(context, y, g, j)
-    if _is_weight(context.node.args[second]):
+    if _is_weight(second):
         context.relations.read.update(g.ids.ravel().tolist())
     context.units.merge(f_ids, g_ids)
     return x, y, Factor((i,), f_ids)
@@ -59,10 +59,10 @@ def _is_weight(argument: object) -> bool:
     return isinstance(argument, fx.Node) and argument.op == "placeholder"
 
 
-@rule("linear")
+@rule("linear", counted=True)
 def linear(context: Context, x: Labels, weight: Labels, bias: Labels | None = None) -> Labels:
     length = x.shape[-1]
-    x, weight, summed = _contract(context, x, -1, weight, 1)
+    x, weight, summed = contract(context, x, -1, weight, 1, context.node.args[1])
     out = _outer(context, x, weight)
     context.count(out, summed, 1 if summed else length)
     return _with_bias(context, out, bias)
@@ -80,17 +80,17 @@ def _with_bias(context: Context, out: Labels, bias: Labels | None) -> Labels:
     return out if bias is None else context.meet([out, bias], _SIZED)
 
 
-@rule("addmm")
+@rule("addmm", counted=True)
 def addmm(context: Context, bias: Labels, x: Labels, y: Labels, **_: Any) -> Labels:
     return context.meet([_product(context, x, y, 2), bias], _SIZED)
 
 
-@rule("baddbmm")
+@rule("baddbmm", counted=True)
 def baddbmm(context: Context, bias: Labels, x: Labels, y: Labels, **_: Any) -> Labels:
     return context.meet([_product(context, x, y, 2), bias], _SIZED)
 
 
-@rule("mm", "bmm", "matmul", "mv", "dot")
+@rule("mm", "bmm", "matmul", "mv", "dot", counted=True)
 def matmul(context: Context, x: Labels, y: Labels) -> Labels:
     return _product(context, x, y, 1)
 
@@ -100,11 +100,14 @@ def _product(context: Context, x: Labels, y: Labels, second: int) -> Labels:
     x = x.inserted(0) if row else x
     y = y.inserted(1) if column else y
     batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    for f in (*x.factors, *y.factors):
+        if min(f.dims) < len(batch):
+            context.name(f.ids, "heads")
     # batch dimensions that one operand shares with the sum: units of all the sum leave together
     x = _within(context, x, x.ndim - 1)
     y = _within(context, y, y.ndim - 2)
     length = x.shape[-1]
-    x, y, summed = _contract(context, x, -1, y, -2, second)
+    x, y, summed = contract(context, x, -1, y, -2, context.node.args[second])
     left = Labels((*x.shape[:-1], 1), tuple(f for f in x.factors if max(f.dims) < x.ndim - 1))
     right_shape = (*y.shape[:-2], 1, y.shape[-1])
     right = Labels(right_shape, tuple(f for f in y.factors if y.ndim - 2 not in f.dims))
@@ -125,7 +128,25 @@ def _within(context: Context, x: Labels, dim: int) -> Labels:
     return x
 
 
-@rule("scaled_dot_product_attention")
+@rule("_grouped_mm", "transformers.grouped_mm_fallback.default", counted=True)
+def grouped_mm(context: Context, x: Labels, y: Labels, *_: Any, **__: Any) -> Labels:
+    """Rows of x (rows, in), sorted by expert, each times the matrix of its expert in y
+    (experts, in, out)."""
+    if x.ndim != 2 or y.ndim != 3:
+        context.hold(x, "a product in groups of another form")
+        context.hold(y, "a product in groups of another form")
+        return Labels(context.shape())
+    x = context.fix(x, 0, "rows are sorted by expert")
+    y = context.fix(y, 0, "experts are looked up by number")
+    length = x.shape[-1]
+    x, y, summed = contract(context, x, 1, y, 1, context.node.args[1])
+    f = y.at(2)
+    out = Labels(context.shape(), () if f is None else (Factor((1,), f.ids),))
+    context.count(out, summed, 1 if summed else length)
+    return out
+
+
+@rule("scaled_dot_product_attention", counted=True)
 def attention(
     context: Context,
     query: Labels,

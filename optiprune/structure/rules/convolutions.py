@@ -18,7 +18,7 @@ __all__: list[str] = []
 _PLACES = "places keep their number"
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@rule("conv1d", "conv2d", "conv3d", counted=True)
 def convolution(
     context: Context,
     x: Labels,
@@ -32,7 +32,7 @@ def convolution(
     return _convolve(context, x, weight, bias, groups, transposed=False)
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", counted=True)
 def conv_transpose(
     context: Context,
     x: Labels,
@@ -47,7 +47,7 @@ def conv_transpose(
     return _convolve(context, x, weight, bias, groups, transposed=True)
 
 
-@rule("convolution")
+@rule("convolution", counted=True)
 def aten_convolution(
     context: Context,
     x: Labels,
@@ -77,6 +77,15 @@ def _convolve(
     weight = context.fix_all(weight, range(2, weight.ndim), KERNEL)
     x = context.fix_all(x, range(axis + 1, x.ndim), _PLACES)
     x = _single(context, x, axis)
+    if groups > 1 and weight.at(0) is None and weight.shape[0] > 1:
+        # computed by the program from what has no units
+        context.hold(weight, "its rows have a fixed number")
+        x = context.fix(x, axis, "it is read by a weight of a fixed size")
+        plain = Labels(context.shape(), tuple(g for g in x.factors if axis not in g.dims))
+        places_of = (x if transposed else plain).shape[axis + 1 :]
+        counted = Labels((*plain.shape[: axis + 1], *places_of), plain.factors)
+        context.count(counted, None, float(np.prod(weight.shape[1:])))
+        return _with_bias(context, plain, bias, places)
     f = x.at(axis)
     shape = context.shape()
     rest = tuple(g for g in x.factors if g is not f)
@@ -134,9 +143,13 @@ def _convolve(
     counted = counted if transposed else result
     summed = None if channels == groups else f
     context.count(counted, summed, kernel / groups * (1 if summed else channels))
-    if bias is not None:
-        result = context.meet([result, bias.followed_by(places)], "its bias is fixed")
-    return result
+    return _with_bias(context, result, bias, places)
+
+
+def _with_bias(context: Context, out: Labels, bias: Labels | None, places: int) -> Labels:
+    if bias is None:
+        return out
+    return context.meet([out, bias.followed_by(places)], "its bias is fixed")
 
 
 def _single(context: Context, x: Labels, axis: int) -> Labels:

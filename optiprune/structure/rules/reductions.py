@@ -81,6 +81,7 @@ def _alike(context: Context, out: Labels) -> Any:
     "_adaptive_avg_pool2d",
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -88,19 +89,25 @@ def _alike(context: Context, out: Labels) -> Any:
     "max_pool2d",
     "max_pool3d",
     "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
     "upsample_nearest1d",
     "upsample_nearest2d",
     "upsample_nearest3d",
+    "_upsample_nearest_exact1d",
     "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d",
     "upsample_linear1d",
     "upsample_bilinear2d",
     "upsample_bicubic2d",
     "upsample_trilinear3d",
     "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
     "reflection_pad1d",
     "reflection_pad2d",
+    "reflection_pad3d",
     "replication_pad1d",
     "replication_pad2d",
+    "replication_pad3d",
 )
 def pool(context: Context, x: Labels, *_: Any, **__: Any) -> Any:
     found = re.search(r"(\d)d", context.operation)
@@ -130,6 +137,43 @@ def reduce(
         for d in sorted(d % len(shape) for d in dims):
             x = x.inserted(d)
     return x
+
+
+@rule("linalg_vector_norm", "norm")
+def vector_norm(
+    context: Context,
+    x: Labels,
+    order: float | None = 2,
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+    *_: Any,
+    **__: Any,
+) -> Labels:
+    return reduce(context, x, dim, keepdim)
+
+
+@rule("max", "min")
+def extreme(context: Context, x: Labels, other: Any = None, *rest: Any, **kwargs: Any) -> Any:
+    """Of two tensors element by element, or along a dimension with its indices, or of all."""
+    if isinstance(other, Labels):
+        return context.meet([x, other], "it meets a tensor whose size is fixed there")
+    out = reduce(context, x, other, *rest, **kwargs)
+    return (out, out) if isinstance(context.node.meta["val"], tuple | list) else out
+
+
+@rule("var_mean", "std_mean", "argmax", "argmin")
+def statistics(context: Context, x: Labels, dim: Any = None, *rest: Any, **kwargs: Any) -> Any:
+    keepdim = bool(kwargs.get("keepdim", rest[0] if "arg" in context.operation and rest else False))
+    out = reduce(context, x, dim, keepdim)
+    return (out, out) if isinstance(context.node.meta["val"], tuple | list) else out
+
+
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(context: Context, x: Labels, grid: Labels, *_: Any) -> Labels:
+    """Places of an image are read where a grid says."""
+    context.hold(grid, "it says which places are read")
+    x = context.fix_all(x, range(2, x.ndim), _PLACES)
+    return Labels(context.shape(), x.factors)
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "sort")

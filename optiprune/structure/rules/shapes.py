@@ -18,15 +18,15 @@ __all__: list[str] = []
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias", "view_copy")
 def reshape(context: Context, x: Labels, *_: Any) -> Labels:
-    try:
-        out = x.reshaped(context.shape())
-        for f in out.factors:
-            if len(f.dims) > 1:
-                context.relations.joint.append(f.ids)
-        return out
-    except ReshapeError as error:
-        context.hold(x, str(error))
-        return Labels(context.shape())
+    shape = context.shape()
+    mixed = x.mixed(shape)
+    if mixed:
+        x = context.fix_all(x, mixed, f"{x.shape} -> {shape} mixes units of two kinds")
+    out = x.reshaped(shape)
+    for f in out.factors:
+        if len(f.dims) > 1:
+            context.relations.joint.append(f.ids)
+    return out
 
 
 @rule("permute")
@@ -140,6 +140,14 @@ def _balance(context: Context, x: Labels, f: Factor, dim: int, parts: int) -> No
 def cat(context: Context, tensors: Sequence[Labels], dim: int = 0) -> Labels:
     parts = [p for p in tensors if p.shape != (0,)]
     dim %= parts[0].ndim
+    spans = {() if f is None else f.dims for f in (p.at(dim) for p in parts)}
+    if len(spans) > 1 and any(len(dims) > 1 for dims in spans):
+        # one part is cut or turned within what the other has as a whole: heads stay whole
+        reason = "it is joined to what has other units there"
+        parts = [
+            p if f is None or len(f.dims) == 1 else context.fix(p, dim, reason)
+            for p, f in ((p, p.at(dim)) for p in parts)
+        ]
     # the other dimensions are those of a sum
     others = [p.sliced(dim, slice(0, 1)).taken(dim, 0) for p in parts if p.at(dim) is None]
     for p in parts:
@@ -250,6 +258,69 @@ def channel_shuffle(context: Context, x: Labels, groups: int) -> Labels:
     x = context.fix(x, 1, "channels of all groups are shuffled")
     order = (0, 2, 1, *range(3, x.ndim))
     return x.permuted(order).reshaped(context.shape())
+
+
+@rule("glu")
+def glu(context: Context, x: Labels, dim: int = -1) -> Labels:
+    """One half times the sigmoid of the other."""
+    f = x.at(dim)
+    if f is not None:
+        _balance(context, x, f, dim, 2)
+    half = x.shape[dim] // 2
+    halves = [x.sliced(dim, slice(0, half)), x.sliced(dim, slice(half, None))]
+    return context.meet(halves, "it meets a tensor whose size is fixed there")
+
+
+@rule("im2col")
+def im2col(context: Context, x: Labels, kernel: Sequence[int], *_: Any) -> Labels:
+    """Places under a kernel become columns of each channel (`torch.nn.functional.unfold`)."""
+    axis = x.ndim - 3
+    x = context.fix_all(x, range(axis + 1, x.ndim), "its places become channels")
+    f = x.at(axis)
+    new = [] if f is None else [Factor((axis,), np.repeat(f.ids, int(np.prod(kernel))))]
+    rest = [g for g in x.factors if g is not f]
+    return Labels(context.shape(), (*rest, *new))
+
+
+@rule("col2im")
+def col2im(
+    context: Context, x: Labels, size: Sequence[int], kernel: Sequence[int], *_: Any
+) -> Labels:
+    """Columns of each channel become places (`torch.nn.functional.fold`)."""
+    axis = x.ndim - 2
+    x = context.fix(x, axis + 1, "channels become places")
+    each = int(np.prod(kernel))
+    split = (*x.shape[:axis], x.shape[axis] // each, each, x.shape[axis + 1])
+    x = context.fix(x.reshaped(split), axis + 1, "channels become places")
+    return Labels(context.shape(), tuple(f for f in x.factors if max(f.dims) <= axis))
+
+
+@rule("gather")
+def gather(context: Context, x: Labels, dim: int, index: Labels, **_: Any) -> Labels:
+    """Along one dimension the program looks up indices; the others stay as they are."""
+    context.hold(index, "it is an index")
+    shape = context.shape()
+    short = [d for d in range(x.ndim) if shape[d] != x.shape[d]]
+    x = context.fix_all(x, {dim % x.ndim, *short}, "its indices are looked up by number")
+    return Labels(shape, x.factors)
+
+
+@rule("index_select")
+def index_select(context: Context, x: Labels, dim: int, index: Labels) -> Labels:
+    context.hold(index, "it is an index")
+    x = context.fix(x, dim, "its indices are looked up by number")
+    return Labels(context.shape(), x.factors)
+
+
+@rule("tril", "triu")
+def triangle(context: Context, x: Labels, *_: Any) -> Labels:
+    return context.fix_all(x, (-2, -1), "a triangle is cut from it")
+
+
+@rule("new_zeros", "new_ones", "new_full", "new_empty")
+def new(context: Context, x: Labels, *_: Any, **__: Any) -> Labels:
+    """Takes nothing of a tensor but its type."""
+    return Labels(context.shape())
 
 
 @rule("index", "_unsafe_index")
