@@ -31,6 +31,9 @@ as far as the balances between them allow.
 - *held*: how many kinds of barriers keep indices of weights, and the one that keeps most of them
   beside the model's inputs, outputs and sizes of kernels. *refused*: groups that the operations
   show, and that a trial of the program held (`confirmed`).
+
+Rows are kept between runs, so that networks can be measured again alone: the revision below is that
+of the last run, and other rows can be from revisions before it.
 """
 
 # what every network has
