@@ -37,6 +37,7 @@ _MOVES = (
     *("upsample_bilinear2d", "upsample_linear1d", "reflection_pad1d", "reflection_pad2d"),
     *("replication_pad1d", "replication_pad2d"),
 )
+_DRAWN = ("bernoulli", "rand_like", "randn_like", "rrelu")
 _BATCH_NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm")
 
 
@@ -88,6 +89,8 @@ def _run(node: fx.Node, values: Mapping[str, Any]) -> Any:
     function: Any = node.target
     result = function(*_plain(args), **_plain(kwargs))
     operands = [r for r in _leaves((args, kwargs)) if r.value.numel()]
+    if operation_of(node) in _DRAWN:  # another number each time
+        return _map(result, _reached)
     if not any(bool(r.by_inputs.any()) for r in operands):
         return _map(result, _clean)
     name = operation_of(node)
