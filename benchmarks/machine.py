@@ -2,4 +2,9 @@
 
 from optiprune.bench.machine import describe
 
-__all__ = ["describe"]
+__all__ = ["describe", "machine_line"]
+
+
+def machine_line() -> str:
+    """One paragraph of Markdown."""
+    return "; ".join(f"{k}: {v}" for k, v in describe().items()) + ".\n"

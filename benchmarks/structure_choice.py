@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.machine import describe
+from benchmarks.machine import machine_line
 from benchmarks.models import data, load_trained
 from benchmarks.models.networks import takes_flat_input
 from benchmarks.models.train import accuracy
@@ -150,10 +150,14 @@ def torch_pruning(
     return net, macs / whole
 
 
+def known(journal: Path) -> list[Row]:
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    return [Row(**json.loads(line)) for line in lines]
+
+
 def measure(name: str, share: float, journal: Path) -> list[Row]:
     """All rows, those of the journal first; new ones are written to it one by one."""
-    lines = journal.read_text().splitlines() if journal.exists() else []
-    rows = [Row(**json.loads(line)) for line in lines]
+    rows = known(journal)
     flat = takes_flat_input(name)
     model = copy.deepcopy(load_trained(name, 0)).eval()
     x, y = data("train", flat=flat)
@@ -219,19 +223,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=["resnet20", "cnn-32-64-fc128"])
     parser.add_argument("--macs", type=float, default=0.5)
+    parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args()
     for name in options.models:
         text = [
             f"# Which units stay: {name}\n",
-            f"{describe()}\n",
+            machine_line(),
             f"At most {options.macs:.0%} of the multiply-adds; {CALIBRATION} calibration images, "
             f"fine-tuning of {EPOCHS} epochs over {TUNED} images, SGD with momentum from {RATE}. "
-            "Test accuracy (%) of 10,000 images. Rules but those of torch-pruning keep the widths "
+            "Test accuracy (%) of 10,000 images. Rows were measured one by one over several runs on a "
+            "machine that was busy with other work: seconds are no comparison. Rules but those of torch-pruning keep the widths "
             "that the first row found.\n",
             "| rule | multiply-adds | before fine-tuning | after | seconds to choose |",
             "|---|---:|---:|---:|---:|",
         ]
-        for r in measure(name, options.macs, RESULTS / f"structure_choice_{name}.jsonl"):
+        journal = RESULTS / f"structure_choice_{name}.jsonl"
+        for r in known(journal) if options.report_only else measure(name, options.macs, journal):
             after = "" if r.after is None else f"{100 * r.after:.2f}"
             text.append(
                 f"| {r.rule} | {r.macs:.4f} | {100 * r.before:.2f} | {after} | {r.seconds:.0f} |"

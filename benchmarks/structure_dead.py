@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import describe
+from benchmarks.machine import machine_line
 from benchmarks.models import data, load_trained
 from benchmarks.models.networks import takes_flat_input
 from benchmarks.models.train import magnitude_prune
@@ -51,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(1)
     text = [
         "# Dead units\n",
-        f"{describe()}\n",
+        machine_line(),
         "| model | weights left | dead units | rounds | parameters | after | error | speed-up | "
         "layers compacted | speed-up then |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.machine import describe
+from benchmarks.machine import machine_line
 from benchmarks.models.language import load_smollm2, token_windows
 from benchmarks.structure_choice import magnitude
 from optiprune.curvature.losses import logits_of
@@ -211,7 +211,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     about = (
-        f"{describe()}\n\nSmolLM2-135M-Instruct, {CALIBRATION} calibration windows and {TEST} test "
+        f"{machine_line()}\nSmolLM2-135M-Instruct, {CALIBRATION} calibration windows and {TEST} test "
         "windows of 512 tokens of Wikipedia; one thread.\n"
     )
     for part in options.parts:

@@ -14,7 +14,7 @@ import copy
 import time
 from pathlib import Path
 
-from benchmarks.machine import describe
+from benchmarks.machine import machine_line
 from benchmarks.models import data, load_trained
 from benchmarks.models.networks import takes_flat_input
 from benchmarks.models.train import accuracy
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=["lenet-300-100", "cnn-32-64-fc128"])
     options = parser.parse_args()
-    text = ["# Sweeps of budgets\n", f"{describe()}\n"]
+    text = ["# Sweeps of budgets\n", machine_line()]
     for name in options.models:
         flat = takes_flat_input(name)
         model = copy.deepcopy(load_trained(name, 0)).eval()
