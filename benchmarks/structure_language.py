@@ -211,8 +211,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     about = (
-        f"{machine_line()}\nSmolLM2-135M-Instruct, {CALIBRATION} calibration windows and {TEST} test "
-        "windows of 512 tokens of Wikipedia; one thread.\n"
+        f"{machine_line()}\nSmolLM2-135M-Instruct, {CALIBRATION} calibration windows and {TEST} "
+        "test windows of 512 tokens of Wikipedia; one thread.\n"
     )
     for part in options.parts:
         lines = blocks(options.remove) if part == "blocks" else units()
