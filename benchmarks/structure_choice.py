@@ -231,8 +231,8 @@ def main() -> None:
             machine_line(),
             f"At most {options.macs:.0%} of the multiply-adds; {CALIBRATION} calibration images, "
             f"fine-tuning of {EPOCHS} epochs over {TUNED} images, SGD with momentum from {RATE}. "
-            "Test accuracy (%) of 10,000 images. Rows were measured one by one over several runs on "
-            "a machine that was busy with other work: seconds are no comparison. Rules but those "
+            "Test accuracy (%) of 10,000 images. Rows were measured one by one over several runs "
+            "on a machine busy with other work: seconds are no comparison. Rules but those "
             "of torch-pruning keep the widths that the first row found.\n",
             "| rule | multiply-adds | before fine-tuning | after | seconds to choose |",
             "|---|---:|---:|---:|---:|",
