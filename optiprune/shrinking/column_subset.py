@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+from scipy.linalg import blas
 
 __all__ = ["ColumnSubset", "System"]
 
@@ -54,8 +55,8 @@ class System:
         G[np.diag_indices_from(G)] += self.damping * mean if mean > 0 else 1.0
         self.G = G
         factor = scipy.linalg.cho_factor(G, lower=True)
-        self.M = scipy.linalg.cho_solve(factor, np.eye(len(G)))
-        self.V = np.array(self.W, dtype=np.float64)
+        self.M = np.ascontiguousarray(scipy.linalg.cho_solve(factor, np.eye(len(G))))
+        self.V = np.array(self.W, dtype=np.float64, order="C")
         self.inside = np.ones(len(G), dtype=bool)
 
     @property
@@ -72,7 +73,8 @@ class System:
             at = np.stack([self.columns[units[i]] for i in which])
             v = self.V[at]
             if length == 1:
-                out[which] = (v[:, 0] ** 2).sum(1) / self.M[at[:, 0], at[:, 0]]
+                squares = np.einsum("ijk,ijk->i", v, v)
+                out[which] = squares / self.M[at[:, 0], at[:, 0]]
             else:
                 blocks = self.M[at[:, :, None], at[:, None, :]]
                 out[which] = (v * np.linalg.solve(blocks, v)).sum((1, 2))
@@ -86,8 +88,8 @@ class System:
         inverse = np.linalg.inv(self.M[np.ix_(u, u)])
         across = self.M[:, u] @ inverse
         row, value = self.M[u], self.V[u]
-        self.M -= across @ row
-        self.V -= across @ value
+        _subtract(self.M, across, row)
+        _subtract(self.V, across, value)
         self.M[u] = -inverse @ row
         self.M[:, u] = across
         self.M[np.ix_(u, u)] = inverse
@@ -98,6 +100,11 @@ class System:
         """``tr (B - W)' G (B - W)`` with the ridge, without ``importance``."""
         d = self.B - self.W
         return float(np.sum(d * (self.G @ d)))
+
+
+def _subtract(A: FloatArray, left: FloatArray, right: FloatArray) -> None:
+    """``A -= left @ right`` where A lies: the product is as large as A, and memory is what counts."""
+    blas.dgemm(-1.0, right.T, left.T, 1.0, A.T, overwrite_c=1)
 
 
 class ColumnSubset:
