@@ -19,7 +19,7 @@ from optiprune.shrinking import (
     refit_and_shrink,
     sweep_structure,
 )
-from optiprune.structure import Plan, find_structure
+from optiprune.structure import Plan, find_structure, shrink
 
 
 class Net(nn.Module):
@@ -79,6 +79,8 @@ def test_a_budget_is_met_and_the_loss_kept(
         macs=0.4,
         multiple=1,
         objective=objective,  # type: ignore[arg-type]
+        # the quadratic in gates knows no refit: it is judged by what it predicts
+        refit=objective == "reconstruction",
         solver_seconds=0.5,
         levels=4,
     )
@@ -87,13 +89,14 @@ def test_a_budget_is_met_and_the_loss_kept(
     assert sum(p.numel() for p in result.model.parameters()) == result.after["parameters"]
     assert max(c.error for c in result.shrunk.compared) <= 1e-5
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert accuracy(result.model, x, y) > accuracy(model, x, y) - 0.1
+    if objective == "reconstruction":
+        assert accuracy(result.model, x, y) > accuracy(model, x, y) - 0.1
     # the smaller model is the one whose loss was reported
     with torch.no_grad():
         assert float(F.cross_entropy(result.model(x), y)) == pytest.approx(
             result.loss_after, rel=1e-4
         )
-    # at random, at the same widths and with the same refit
+    # at random, at the same widths, and refitted where ours is
     structure = result.structure
     rng = np.random.default_rng(0)
     losses = []
@@ -110,10 +113,14 @@ def test_a_budget_is_met_and_the_loss_kept(
             else:
                 picks = list(rng.permutation(g.size)[:gone])
             removed[g.name] = [int(p) for p in picks]
-        small = refit_and_shrink(model, Plan.of(structure, removed), [(x, y)], structure=structure)
+        plan = Plan.of(structure, removed)
+        if objective == "reconstruction":
+            small = refit_and_shrink(model, plan, [(x, y)], structure=structure)
+        else:
+            small = shrink(model, plan, (x[:2],), structure=structure)
         with torch.no_grad():
             losses.append(float(F.cross_entropy(small.model(x), y)))
-    assert result.loss_after < np.median(losses)
+    assert result.loss_after < min(losses)
 
 
 def test_the_same_seed_gives_the_same_model(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
