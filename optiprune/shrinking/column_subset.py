@@ -103,7 +103,7 @@ class System:
 
 
 def _subtract(A: FloatArray, left: FloatArray, right: FloatArray) -> None:
-    """``A -= left @ right`` where A lies: the product is as large as A, and memory is what counts."""
+    """``A -= left @ right`` where A lies: what it costs is memory traffic."""
     blas.dgemm(-1.0, right.T, left.T, 1.0, A.T, overwrite_c=1)
 
 

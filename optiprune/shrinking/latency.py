@@ -22,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 from optiprune.structure import Product, Structure, total
 from optiprune.structure.forms import Measure, alternated
 from optiprune.structure.forms.candidates import Seen, inputs_seen
+from optiprune.structure.modes import evaluating
 
 from .widths import Budget, Latency, Menu
 
@@ -77,20 +78,18 @@ def profile_layers(
     """
     kwargs = kwargs or {}
     measure = measure or partial(alternated, repeats=repeats)
-    training = [m for m in model.modules() if m.training]
-    model.eval()
-    try:
-        sides = _sides(model, structure)
+    sides = _sides(model, structure)
+
+    def run() -> None:
+        with torch.no_grad():
+            model(*args, **kwargs)
+
+    tables: list[Latency] = []
+    tabled: set[str] = set()
+    with evaluating(model):
         seen = inputs_seen(model, list(sides), args, kwargs)
-
-        def run() -> None:
-            with torch.no_grad():
-                model(*args, **kwargs)
-
         whole, _ = measure(run, run)
-        tables: list[Latency] = []
         left = whole
-        tabled: set[str] = set()
         for layer, (name, rows, columns) in sides.items():
             if not seen[layer]:
                 continue
@@ -98,9 +97,6 @@ def profile_layers(
             tables.append(table)
             left -= alone
             tabled.add(name)
-    finally:
-        for m in training:
-            m.training = True
     products = _rest(structure, tabled, max(left, 0.0), whole)
     return Profile(whole, tuple(tables), products)
 

@@ -15,6 +15,8 @@ from torch import nn
 
 from optiprune.curvature import LayerError, PrunableLayer, find_layers
 from optiprune.structure import Structure
+from optiprune.structure.channels import Channels, channels_read
+from optiprune.structure.trace import tensors_of
 
 from .errors import ShrinkingError
 
@@ -74,42 +76,19 @@ def find_readers(model: nn.Module, structure: Structure) -> Readers:
     except LayerError as error:
         raise ShrinkingError(str(error)) from error
     owners = {f"{n}.weight": layer for layer in layers for n in layer.module_names}
-    maps: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
-
-    def place(layer: PrunableLayer) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        channels = layer.shape[1] * layer.groups
-        return maps.setdefault(
-            layer.name, (np.full(channels, -1, np.int64), np.full(channels, -1, np.int64))
-        )
-
+    grouped = {c.weight for c in structure.columns}
+    maps: dict[str, Channels] = {}
     unread: dict[int, str] = {}
-    for g, group in enumerate(structure.groups):
-        read = False
-        for m in group.members:
-            if not m.reads:
-                continue
-            layer = owners.get(m.tensor)
-            if layer is None or m.dim != 1 or layer.groups > 1:
-                unread.setdefault(g, m.tensor)
-                continue
-            read = True
-            groups, units = place(layer)
-            for u, index in enumerate(m.indices):
-                groups[index], units[index] = g, u
-        if not read:
-            unread.setdefault(g, "")
-    for block in structure.columns:
-        layer = owners.get(block.weight)
-        flat = [pair for row in block.units for pair in row]
-        for g in {g for g, _ in flat if g >= 0}:
-            if layer is None:
-                unread.setdefault(g, block.weight)
-            elif unread.get(g) == "":
-                del unread[g]
-        if layer is not None:
-            groups, units = place(layer)
-            groups[:] = [g for g, _ in flat]
-            units[:] = [u for _, u in flat]
+    read: set[int] = set()
+    for (tensor, dim), channels in channels_read(structure, tensors_of(model)).items():
+        here = {int(g) for g in np.unique(channels[0]) if g >= 0}
+        layer = owners.get(tensor)
+        if layer is None or dim != 1 or (layer.groups > 1 and tensor not in grouped):
+            unread |= dict.fromkeys(here - unread.keys(), tensor)
+            continue
+        maps[layer.name] = channels
+        read |= here
+    unread |= dict.fromkeys(set(range(len(structure.groups))) - read - unread.keys(), "")
     by_name = {layer.name: layer for layer in layers}
     readers = tuple(Reader(by_name[n], *maps[n]) for n in by_name if n in maps)
     if len(unread) == len(structure.groups):
@@ -121,6 +100,6 @@ def _nothing(structure: Structure, unread: Mapping[int, str]) -> str:
     if not structure.groups:
         return "the model has no group of units that can leave it; see what is held, and why"
     names: Sequence[str] = [
-        f"{structure.groups[g].name} ({t or 'nothing'})" for g, t in unread.items()
+        f"{structure.groups[g].name} ({t or 'nothing'})" for g, t in sorted(unread.items())
     ]
     return "no group is read by a Linear or Conv2d layer alone: " + ", ".join(names[:8])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .gate import Compared, compare, variations
+from .modes import evaluating
 from .plan import PlanError
 
 __all__ = ["Block", "WithoutBlocks", "find_blocks", "remove_blocks", "skipped"]
@@ -61,19 +62,15 @@ def find_blocks(
 
         return hook
 
-    training = [m for m in model.modules() if m.training]
-    model.eval()
     for name in names:
         module = model.get_submodule(name)
         handles.append(module.register_forward_hook(watch(name), with_kwargs=True))
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(*args, **(kwargs or {}))
     finally:
         for handle in handles:
             handle.remove()
-        for m in training:
-            m.training = True
     good = [n for n in names if found.get(n) == [True]]
     lists = [n.rpartition(".")[0] for n in good]
     several = [n for n, within in zip(good, lists, strict=True) if lists.count(within) > 1]

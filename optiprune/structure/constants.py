@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .rules.elementwise import ELEMENTWISE
 from .trace import Trace, operation_of, tensors_of
@@ -88,11 +88,12 @@ def _run(node: fx.Node, values: Mapping[str, Any]) -> Any:
         return source[index]
     function: Any = node.target
     result = function(*_plain(args), **_plain(kwargs))
-    operands = [r for r in _leaves((args, kwargs)) if r.value.numel()]
+    leaves = tree_leaves((args, kwargs))
+    operands = [r for r in leaves if isinstance(r, Reached) and r.value.numel()]
     if operation_of(node) in _DRAWN:  # another number each time
-        return _map(result, _reached)
+        return tree_map_only(Tensor, _reached, result)
     if not any(bool(r.by_inputs.any()) for r in operands):
-        return _map(result, _clean)
+        return tree_map_only(Tensor, _clean, result)
     name = operation_of(node)
     if name in ELEMENTWISE:
         return Reached(result, _together(name, operands, result.shape))
@@ -107,7 +108,7 @@ def _run(node: fx.Node, values: Mapping[str, Any]) -> Any:
     if name in _MOVES:
         moved = function(*_plain(args, marks=True), **_plain(kwargs, marks=True))
         return _pair(result, moved)
-    return _map(result, _reached)
+    return tree_map_only(Tensor, _reached, result)
 
 
 def _together(name: str, operands: Sequence[Reached], shape: torch.Size) -> Tensor:
@@ -150,7 +151,7 @@ def _batch_norm(args: Sequence[Any], result: Any) -> Any:
         reached = reached & scale
     if isinstance(result, Tensor):
         return Reached(result, reached)
-    return (Reached(result[0], reached), *(_map(r, _reached) for r in result[1:]))
+    return (Reached(result[0], reached), *(tree_map_only(Tensor, _reached, r) for r in result[1:]))
 
 
 def _pair(result: Any, moved: Any) -> Any:
@@ -160,28 +161,5 @@ def _pair(result: Any, moved: Any) -> Any:
 
 
 def _plain(value: Any, *, marks: bool = False) -> Any:
-    if isinstance(value, Reached):
-        return value.by_inputs.float() if marks else value.value
-    if isinstance(value, tuple | list):
-        return type(value)(_plain(v, marks=marks) for v in value)
-    if isinstance(value, dict):
-        return {k: _plain(v, marks=marks) for k, v in value.items()}
-    return value
-
-
-def _leaves(value: Any) -> list[Reached]:
-    if isinstance(value, Reached):
-        return [value]
-    if isinstance(value, tuple | list):
-        return [r for v in value for r in _leaves(v)]
-    if isinstance(value, dict):
-        return [r for v in value.values() for r in _leaves(v)]
-    return []
-
-
-def _map(value: Any, function: Any) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple | list):
-        return tuple(_map(v, function) for v in value)
-    return value
+    """Arguments as an operation takes them: values, or 1.0 where inputs reach."""
+    return tree_map_only(Reached, lambda r: r.by_inputs.float() if marks else r.value, value)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from .constants import evaluate
 from .gate import Compared, compare, variations
-from .groups import Structure, find_structure
+from .groups import Structure, structure_of
+from .modes import evaluating
 from .plan import Plan
 from .reads import Read, reads_of
 from .removal import largest_removal
@@ -81,16 +82,13 @@ def remove_dead(
     removed: dict[str, int] = {}
     rounds = 0
     while rounds < _ROUNDS:
-        structure = find_structure(work, args, kwargs)
         traced = trace(work, args, kwargs)
-        training = [m for m in work.modules() if m.training]
-        work.eval()
-        values = evaluate(work, traced, args, kwargs)
+        structure = structure_of(work, traced, args, kwargs)
+        with evaluating(work):
+            values = evaluate(work, traced, args, kwargs)
         reads = reads_of(work, structure, traced, values)
         del values
         plan = _plan(structure, reads)
-        for m in training:
-            m.training = True
         if not plan.removed:
             break
         _carry(work, plan, structure, reads)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 __all__ = ["Compared", "GateError", "compare", "variations"]
 
@@ -42,11 +43,12 @@ class Compared:
 
 def variations(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     """The inputs themselves, twice the batch, and another size of images or sequences."""
-    out: list[tuple[Any, Any]] = [(args, dict(kwargs))]
-    twice = _map((args, dict(kwargs)), lambda t: torch.cat([t, t.flip(0)]) if t.ndim else t)
-    out.append(twice)
-    out.append(_map((args, dict(kwargs)), _resized))
-    return out
+    given = (args, dict(kwargs))
+    return [given, tree_map_only(Tensor, _twice, given), tree_map_only(Tensor, _resized, given)]
+
+
+def _twice(t: Tensor) -> Tensor:
+    return torch.cat([t, t.flip(0)]) if t.ndim else t
 
 
 def _resized(t: Tensor) -> Tensor:
@@ -58,18 +60,6 @@ def _resized(t: Tensor) -> Tensor:
     if t.ndim >= 2 and not t.is_floating_point():  # tokens
         return t[:, : max(1, t.shape[1] // 2)]
     return t
-
-
-def _map(value: Any, function: Any) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple):
-        return tuple(_map(v, function) for v in value)
-    if isinstance(value, list):
-        return [_map(v, function) for v in value]
-    if isinstance(value, dict):
-        return {k: _map(v, function) for k, v in value.items()}
-    return value
 
 
 def leaves(value: Any) -> list[Tensor]:
@@ -159,9 +149,13 @@ def _in_double(
     masked: nn.Module, smaller: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> float:
     """The difference of copies in float64; infinite where the program fixes another type."""
-    args, kwargs = _map((args, dict(kwargs)), lambda t: t.double() if t.is_floating_point() else t)
+    args, kwargs = tree_map_only(Tensor, _doubled, (args, dict(kwargs)))
     try:
         want, got = (leaves(copy.deepcopy(m).double()(*args, **kwargs)) for m in (masked, smaller))
     except RuntimeError:
         return float("inf")
     return _difference(want, got)
+
+
+def _doubled(t: Tensor) -> Tensor:
+    return t.double() if t.is_floating_point() else t

@@ -15,7 +15,16 @@ from .sizes import Product, Value
 from .trace import Trace, tensors_of, trace
 from .units import Barrier, Ids
 
-__all__ = ["Balance", "Group", "GroupedColumns", "Held", "Member", "Structure", "find_structure"]
+__all__ = [
+    "Balance",
+    "Group",
+    "GroupedColumns",
+    "Held",
+    "Member",
+    "Structure",
+    "find_structure",
+    "structure_of",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,11 +158,17 @@ def find_structure(
     TraceError
         torch.export cannot follow the model.
     """
-    traced = trace(model, args, kwargs or {})
+    return structure_of(model, trace(model, args, kwargs or {}), args, kwargs or {})
+
+
+def structure_of(
+    model: nn.Module, traced: Trace, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Structure:
+    """As `find_structure`, from a trace of the model on these inputs."""
     found = propagate(traced)
     _hold_what_modules_fix(model, traced, found)
     _resolve_boxes(found)
-    return _collect(model, traced, found, _samples(args, kwargs or {}))
+    return _collect(model, traced, found, _samples(args, kwargs))
 
 
 def _samples(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
+from .channels import channels_read
 from .constants import Reached
 from .groups import Structure
 from .trace import Trace, operation_of, place_of, tensors_of
@@ -53,23 +54,7 @@ def reads_of(
 ) -> list[Read]:
     """Every parameter that reads units, once."""
     tensors = tensors_of(model)
-    wanted: dict[tuple[str, int], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
-    for g, group in enumerate(structure.groups):
-        for m in group.members:
-            if m.reads:
-                n = tensors[m.tensor].shape[m.dim]
-                groups, units = wanted.setdefault(
-                    (m.tensor, m.dim), (np.full(n, -1, np.int64), np.full(n, -1, np.int64))
-                )
-                for u, index in enumerate(m.indices):
-                    groups[index], units[index] = g, u
     blocks = {c.weight: len(c.units) for c in structure.columns}
-    for c in structure.columns:
-        flat = [pair for row in c.units for pair in row]
-        wanted[c.weight, 1] = (
-            np.array([g for g, _ in flat], dtype=np.int64),
-            np.array([u for _, u in flat], dtype=np.int64),
-        )
     calls: dict[str, list[fx.Node]] = {}
     for node in traced.graph.nodes:
         if node.op == "call_function":
@@ -77,7 +62,7 @@ def reads_of(
                 for name in traced.holders.get(argument.name, ())[:1]:
                     calls.setdefault(name, []).append(node)
     out = []
-    for (name, dim), (groups, units) in wanted.items():
+    for (name, dim), (groups, units) in channels_read(structure, tensors).items():
         weight = tensors[name].detach()
         parts = blocks.get(name, 1)
         zero = _zero_columns(weight, dim, parts)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
+from .modes import evaluating
 from .units import Barrier
 
 __all__ = ["Trace", "TraceError", "operation_of", "place_of", "tensors_of", "trace"]
@@ -50,18 +51,13 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     TraceError
         torch.export cannot follow the model; the message says where.
     """
-    training = [m for m in model.modules() if m.training]
-    model.eval()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with evaluating(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about its own pytrees
             program = torch.export.export(model, args, dict(kwargs), strict=False)
             program = program.run_decompositions({})
     except Exception as error:
         raise TraceError(f"torch.export could not trace {type(model).__name__}: {error}") from error
-    finally:
-        for m in training:
-            m.training = True
     tensors = tensors_of(model)
     by_tensor: dict[int, list[str]] = {}
     for name, t in tensors.items():
