@@ -14,7 +14,7 @@ from optiprune.structure import Plan, Shrunk, Structure
 
 from .budgets import budgets_of, costs_of
 from .errors import ShrinkingError
-from .latency import latency_budget, profile_layers
+from .latency import Profile, latency_budget, profile_layers
 from .menus import allowed_widths
 from .search import ObjectiveName, Search, SearchOptions
 from .widths import Menu, Widths, choose_widths
@@ -155,7 +155,8 @@ def optimize_structure(
     if widths is not None:
         return _chosen(search, _given(search, widths), solutions, {}, {})
     menus = _menus(search, multiple, minimum, include, exclude)
-    return _within(search, menus, shares, solutions, width_solver, width_seconds)
+    profile = None if latency is None else _profile(search, menus)
+    return _within(search, menus, profile, shares, solutions, width_solver, width_seconds)
 
 
 def sweep_structure(
@@ -185,8 +186,10 @@ def sweep_structure(
     """
     search = Search(model, data, options or SearchOptions(), structure)
     menus = _menus(search, multiple, minimum, include, exclude)
+    profile = _profile(search, menus) if budget == "latency" else None
     return [
-        _within(search, menus, {budget: v}, solutions, width_solver, width_seconds) for v in values
+        _within(search, menus, profile, {budget: v}, solutions, width_solver, width_seconds)
+        for v in values
     ]
 
 
@@ -224,8 +227,8 @@ def _menus(
     return search.menus(
         allowed_widths(
             search.structure,
-            search.readers,
             search.ties,
+            search.whole,
             multiple=multiple,
             minimum=minimum,
             include=include,
@@ -234,9 +237,14 @@ def _menus(
     )
 
 
+def _profile(search: Search, menus: Sequence[Menu]) -> Profile:
+    return profile_layers(search.model, search.structure, menus, search.args, search.kwargs)
+
+
 def _within(
     search: Search,
     menus: Sequence[Menu],
+    profile: Profile | None,
     shares: Mapping[str, float | None],
     solutions: int,
     width_solver: str,
@@ -245,11 +253,9 @@ def _within(
     limits = dict(shares)
     latency = limits.pop("latency", None)
     budgets = budgets_of(search.structure, limits)
-    profile = None
-    if latency is not None:
+    if profile is not None and latency is not None:
         if not 0 < latency <= 1:
             raise ShrinkingError(f"latency = {latency!r}: it is a share in (0, 1] of that of now")
-        profile = profile_layers(search.model, search.structure, menus, search.args, search.kwargs)
         budgets.append(latency_budget(profile, latency))
     chosen = choose_widths(
         menus,
@@ -294,7 +300,7 @@ def _chosen(
         chosen=chosen,
         before={**costs_of(search.structure, {}), **before},
         after={**costs_of(search.structure, kept), **after},
-        loss_before=search.loss({}),
+        loss_before=search.dense_loss,
         loss_after=loss,
         tried=tuple(Tried(p, value) for value, p, _, _ in tried),
         shrunk=smaller,
@@ -310,7 +316,7 @@ def _given(search: Search, widths: Mapping[str, int]) -> Widths:
     out = [int(widths.get(g.name, g.size)) for g in search.structure.groups]
     for i, (group, width) in enumerate(zip(search.structure.groups, out, strict=True)):
         step = search.ties.step(i)
-        fixed = i in search.ties.whole or i in search.readers.unread
+        fixed = i in search.whole
         if not 0 < width <= group.size or width % step or (fixed and width != group.size):
             raise ShrinkingError(
                 f"widths: group {group.name!r} has {group.size} units and can keep "

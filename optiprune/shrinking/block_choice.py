@@ -24,21 +24,18 @@ from optiprune.curvature import Batch, CalibrationSet
 from optiprune.curvature.loss_pass import require_terms, sample_seed
 from optiprune.curvature.losses import (
     LossFunction,
-    has_true_fisher,
     logits_of,
     loss_terms,
-    resolve_loss,
     sampled_label_loss,
 )
 from optiprune.curvature.runner import run_model, untouched
-from optiprune.problems import CardinalityQP
 from optiprune.solvers import Solver, TimeLimit
 from optiprune.structure import Block, WithoutBlocks, find_blocks, remove_blocks
 from optiprune.structure.blocks import given, handed_on, skipped
 
 from .errors import ShrinkingError
-from .inputs import arguments_of
-from .low_energy import Selection, low_energy, neighbours
+from .low_energy import Selection, gate_problem, low_energy, neighbours
+from .setting import setting_of
 
 __all__ = ["BlockResult", "BlockSearch", "BlockSelection", "gate_quadratic", "optimize_blocks"]
 
@@ -142,27 +139,17 @@ class BlockSearch:
         chunk: int = 64,
         seed: int = 0,
     ) -> None:
-        first = next(iter(model.parameters()), None)
-        device = torch.device("cpu") if first is None else first.device
-        calibration = CalibrationSet.collect(data, device)
+        setting = setting_of(model, data, loss, draws=True)
         self.model, self._chunk = model, chunk
-        self._args, self._kwargs = arguments_of(next(iter(calibration.batches(2))).inputs)
+        self._args, self._kwargs = setting.args, setting.kwargs
+        self._loss, self._own = setting.loss, setting.own
         self.blocks = find_blocks(model, self._args, self._kwargs)
-        if loss == "auto" and not calibration.has_targets:
-            loss = "kl"
-        self._loss = resolve_loss(loss, next(iter(calibration.batches(1))).targets)
-        if not has_true_fisher(self._loss):
-            raise ShrinkingError(
-                "block gates draw labels from the model's outputs: they need the loss "
-                "'cross_entropy', 'mse' or 'kl', not a callable"
-            )
-        self._own = loss == "kl"
         sampling, self._search, part = np.random.SeedSequence(seed).spawn(3)
-        self._judge = calibration
+        self._judge = setting.data
         if rank_samples is not None:
-            self._judge = calibration.sample(rank_samples, np.random.default_rng(part))
+            self._judge = setting.data.sample(rank_samples, np.random.default_rng(part))
         self.g, self.H = gate_quadratic(
-            model, self.blocks, calibration, self._loss, sampling, own=self._own, chunk=chunk
+            model, self.blocks, setting.data, self._loss, sampling, own=self._own, chunk=chunk
         )
 
     def without(
@@ -181,7 +168,7 @@ class BlockSearch:
                 f"{remove} blocks cannot leave: the model has {n} that keep the shape of their "
                 "input, and one must stay"
             )
-        problem = _problem(self.g, self.H, n - remove)
+        problem = gate_problem(self.g, self.H, n - remove)
         measured: dict[bytes, BlockSelection] = {}
 
         def run(x: Selection) -> None:
@@ -216,12 +203,6 @@ class BlockSearch:
         return loss_without(
             self.model, names, self._judge, self._loss, own=self._own, chunk=self._chunk
         )
-
-
-def _problem(g: FloatArray, H: FloatArray, k: int) -> CardinalityQP:
-    """Change of the loss with d = z - 1: ``g'd + d'Hd / 2``."""
-    ones = H.sum(1)
-    return CardinalityQP(0.5 * H, g - ones, float(0.5 * ones.sum() - g.sum()), k=k)
 
 
 def gate_quadratic(

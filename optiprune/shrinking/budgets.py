@@ -32,13 +32,9 @@ def budgets_of(structure: Structure, shares: Mapping[str, float | None]) -> list
             continue
         if not 0 < share < float("inf"):
             raise ShrinkingError(f"{name} = {share!r}: a budget is a share in (0, 1], or a cost")
-        for products in _sums(structure, name):
-            whole = total(products, {})
-            limit = share * whole if share <= 1 else share
-            if name == "memory":
-                most = max(total(p, {}) for p in _sums(structure, name))
-                limit = share * most if share <= 1 else share
-            out.append(Budget(name, limit, tuple(products)))
+        sums = _sums(structure, name)
+        limit = share * max(total(p, {}) for p in sums) if share <= 1 else share
+        out += [Budget(name, limit, products) for products in sums]
     return out
 
 

@@ -11,9 +11,20 @@ import numpy.typing as npt
 from optiprune.problems import CardinalityQP
 from optiprune.solvers import Solver, Stop
 
-__all__ = ["Selection", "low_energy", "neighbours"]
+__all__ = ["Selection", "gate_problem", "low_energy", "neighbours"]
 
 Selection = npt.NDArray[np.int8]
+
+
+def gate_problem(
+    g: npt.NDArray[np.float64],
+    H: npt.NDArray[np.float64],
+    k: int | npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64] | None = None,
+) -> CardinalityQP:
+    """Which gates stay 1, k of each group: the change of the loss ``g'd + d'Hd / 2``, d = x - 1."""
+    ones = H.sum(1)
+    return CardinalityQP(0.5 * H, g - ones, float(0.5 * ones.sum() - g.sum()), k=k, groups=groups)
 
 
 def low_energy(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .readers import Reader, Readers
+from .readers import Reader
 
 __all__ = ["masked_weights", "stays", "with_columns_zero"]
 
@@ -31,14 +31,14 @@ def with_columns_zero(weight: Tensor, groups: int, left: npt.NDArray[np.bool_]) 
 
 
 def masked_weights(
-    readers: Readers,
+    readers: Sequence[Reader],
     weights: Mapping[str, Tensor],
     kept: Mapping[int, npt.NDArray[np.bool_]],
 ) -> dict[str, Tensor]:
-    """Weights of all readers without what left: the function of the masked model."""
+    """Weights of these layers without what left: the function of the masked model."""
     return {
         r.layer.parameter: with_columns_zero(
             weights[r.layer.parameter], r.layer.groups, stays(r, kept)
         )
-        for r in readers.readers
+        for r in readers
     }

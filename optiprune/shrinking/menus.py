@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -14,7 +14,6 @@ from optiprune.structure import Structure
 
 from .errors import ShrinkingError
 from .objectives import Objective
-from .readers import Readers
 from .ties import Ties
 from .widths import Menu
 
@@ -30,8 +29,8 @@ _WORTH = 1e-3
 
 def allowed_widths(
     structure: Structure,
-    readers: Readers,
     ties: Ties,
+    whole: Set[int],
     *,
     multiple: int,
     minimum: float,
@@ -42,6 +41,7 @@ def allowed_widths(
 
     Parameters
     ----------
+    whole : groups that keep all their units
     multiple : of which a number of channels or neurons is; heads are counted one by one
     minimum : share of its units that a group keeps at least
     include, exclude : patterns of groups' names; the others stay whole
@@ -62,7 +62,7 @@ def allowed_widths(
     }
     out: list[tuple[int, ...]] = []
     for g, group in enumerate(structure.groups):
-        if g in ties.whole or g in readers.unread or group.name not in free:
+        if g in whole or group.name not in free:
             out.append((group.size,))
             continue
         step = ties.step(g)

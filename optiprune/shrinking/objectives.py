@@ -6,7 +6,7 @@ widths can be compared, and which units stay once all widths are known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,12 +14,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from optiprune.curvature import LayerGram
-from optiprune.problems import CardinalityQP
 from optiprune.solvers import Solver, Stop
 
 from .column_subset import ColumnSubset
-from .low_energy import low_energy
-from .masking import with_columns_zero
+from .low_energy import gate_problem, low_energy
+from .masking import masked_weights
 from .readers import Readers
 from .systems import systems_of
 from .ties import Ties
@@ -68,12 +67,19 @@ class GlobalObjective:
         self.solver, self.stop, self.seed = solver, stop, seed
 
     def steps(self, group: int, widths: Sequence[int]) -> list[Step]:
+        readers = self.readers.of(group)
+        return [
+            (kept, damage, masked_weights(readers, self.weights, {group: kept}))
+            for kept, damage in self._orders(group, widths)
+        ]
+
+    def _orders(self, group: int, widths: Sequence[int]) -> Iterator[tuple[BoolArray, float]]:
+        """At falling widths the units that stay and the damage, the cheapest unit leaving first."""
         a, b = self.quadratic.starts[group], self.quadratic.starts[group + 1]
         H, g = self.quadratic.H[a:b, a:b], self.quadratic.g[a:b]
         kept = np.ones(b - a, dtype=bool)
         cost = 0.5 * np.diag(H) - g
         damage = 0.0
-        out: list[Step] = []
         parts = self.ties.parts(group)
         for width in widths:
             while kept.sum() > width:
@@ -83,18 +89,7 @@ class GlobalObjective:
                     kept[unit] = False
                     damage += float(cost[unit])
                     cost = cost + H[unit]
-            out.append((kept.copy(), damage, self._masked(group, kept)))
-        return out
-
-    def _masked(self, group: int, kept: BoolArray) -> dict[str, Tensor]:
-        out = {}
-        for r in self.readers.of(group):
-            left = np.ones(len(r.group), dtype=bool)
-            at = r.group == group
-            left[at] = kept[r.unit[at]]
-            name = r.layer.parameter
-            out[name] = with_columns_zero(self.weights[name], r.layer.groups, left)
-        return out
+            yield kept.copy(), damage
 
     def choose(self, widths: Sequence[int], count: int) -> list[dict[int, BoolArray]]:
         q = self.quadratic
@@ -108,16 +103,11 @@ class GlobalObjective:
         for g in losing:
             cells.append(self.ties.atoms[g] + len(k))
             k += [widths[g] // self.ties.step(g)] * self.ties.step(g)
-        H = q.H[np.ix_(index, index)]
-        ones = H.sum(1)
-        problem = CardinalityQP(
-            0.5 * H,
-            q.g[index] - ones,
-            float(0.5 * ones.sum() - q.g[index].sum()),
-            k=np.array(k),
-            groups=np.concatenate(cells),
+        problem = gate_problem(
+            q.g[index], q.H[np.ix_(index, index)], np.array(k), np.concatenate(cells)
         )
-        start = np.concatenate([self.steps(g, [widths[g]])[0][0] for g in losing]).astype(np.int8)
+        start = np.concatenate([next(self._orders(g, [widths[g]]))[0] for g in losing])
+        start = start.astype(np.int8)
         ranked = low_energy(problem, self.solver, self.stop, start, self.seed, count)
         ends = np.cumsum([sizes[g] for g in losing])
         return [dict(zip(losing, np.split(x.astype(bool), ends[:-1]), strict=True)) for x in ranked]

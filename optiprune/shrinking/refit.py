@@ -67,7 +67,7 @@ def refit_readers(
         sets = list(data.split(_HELD, np.random.default_rng(seed)))
     walk = LayerWalk(model, layers, dense, sets, chunk, per_input=per_input)
     out: dict[str, Tensor] = {}
-    walk.weights.update(masked_weights(readers, dense, kept))
+    walk.weights.update(masked_weights(readers.readers, dense, kept))
     for stage in walk:
         for layer in stage.layers:
             reader = by_layer[layer.name]

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from optiprune import solvers
 from optiprune.curvature import CalibrationSet, LayerGram, mean_loss
-from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_loss
+from optiprune.curvature.losses import LossFunction
 from optiprune.curvature.stages import LayerWalk
 from optiprune.solvers import Solver, TimeLimit
 from optiprune.structure import Plan, Shrunk, Structure, confirmed, find_structure, shrink
 
 from .errors import ShrinkingError
-from .inputs import arguments_of
 from .masking import masked_weights
 from .menus import menus_of
 from .objectives import GlobalObjective, Objective, ReconstructionObjective
 from .readers import Readers, find_readers
 from .refit import refit_readers
+from .setting import setting_of
 from .ties import Ties, find_ties
 from .unit_fisher import unit_fisher
 from .widths import Menu
@@ -86,14 +86,13 @@ class Search:
         options: SearchOptions,
         structure: Structure | None = None,
     ) -> None:
-        first = next(iter(model.parameters()), None)
-        device = torch.device("cpu") if first is None else first.device
         self.model, self.options = model, options
-        self.data = CalibrationSet.collect(data, device)
+        setting = setting_of(model, data, options.loss, draws=options.objective == "global")
+        self.data, self._loss = setting.data, setting.loss
+        self.args, self.kwargs = setting.args, setting.kwargs
         self._fisher_seed, self._solver_seed, self._curve_seed, self._refit_seed = (
             np.random.SeedSequence(options.seed).spawn(4)
         )
-        self.args, self.kwargs = arguments_of(next(iter(self.data.batches(2))).inputs)
         if structure is None:
             structure = find_structure(model, self.args, self.kwargs)
             structure = confirmed(model, structure, self.args, self.kwargs)
@@ -101,18 +100,7 @@ class Search:
         self.readers: Readers = find_readers(model, structure)
         self.ties: Ties = find_ties(structure)
         self.dense = {k: p.detach() for k, p in model.named_parameters()}
-        targets = next(iter(self.data.batches(1))).targets
-        name = options.loss
-        if name == "auto" and not self.data.has_targets:
-            name = "kl"
-        self._labels = self.data.has_targets and name != "kl"
-        self._loss = resolve_loss(name, targets)
-        self._teacher = self.dense if name == "kl" else None
-        if options.objective == "global" and not has_true_fisher(self._loss):
-            raise ShrinkingError(
-                "objective 'global' draws labels from the model's outputs: it needs the loss "
-                "'cross_entropy', 'mse' or 'kl', not a callable"
-            )
+        self._own = setting.own
 
     @property
     def sizes(self) -> list[int]:
@@ -125,9 +113,19 @@ class Search:
             {**self.dense, **weights},
             data or self.data,
             self._loss,
-            dense_targets=self._teacher,
+            dense_targets=self.dense if self._own else None,
             chunk=self.options.chunk,
         )
+
+    @cached_property
+    def dense_loss(self) -> float:
+        """Of the model as it is, on all data."""
+        return self.loss({})
+
+    @property
+    def whole(self) -> frozenset[int]:
+        """Groups that keep all their units."""
+        return self.ties.whole | self.readers.unread.keys()
 
     def menus(self, widths: Sequence[tuple[int, ...]]) -> list[Menu]:
         """Damages of widths; see `menus_of`."""
@@ -160,7 +158,7 @@ class Search:
             self.data,
             self._loss,
             self._fisher_seed,
-            labels=self._labels,
+            own=self._own,
             chunk=o.chunk,
         )
         solver = solvers.get(o.solver) if isinstance(o.solver, str) else o.solver
@@ -184,7 +182,7 @@ class Search:
         """Of the layers that read units, for this choice, refitted if that is asked for."""
         o = self.options
         if not o.refit or not kept:
-            return masked_weights(self.readers, self.dense, kept)
+            return masked_weights(self.readers.readers, self.dense, kept)
         return refit_readers(
             self.model,
             self.readers,

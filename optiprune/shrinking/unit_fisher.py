@@ -9,7 +9,6 @@ and units that cancel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +42,6 @@ class UnitQuadratic:
     H: FloatArray
     g: FloatArray
 
-    def change(self, removed: npt.NDArray[np.bool_]) -> float:
-        """Predicted change of the loss when these units leave, (units,) bool."""
-        d = -removed.astype(np.float64)
-        return float(self.g @ d + 0.5 * d @ self.H @ d)
-
 
 def starts_of(structure: Structure) -> npt.NDArray[np.int64]:
     return np.cumsum([0, *(g.size for g in structure.groups)]).astype(np.int64)
@@ -61,7 +55,7 @@ def unit_fisher(
     loss: LossFunction,
     seed: np.random.SeedSequence,
     *,
-    labels: bool,
+    own: bool,
     chunk: int = 256,
 ) -> UnitQuadratic:
     """The quadratic at the model's own weights.
@@ -69,7 +63,7 @@ def unit_fisher(
     Parameters
     ----------
     loss : with labels to draw (`optiprune.curvature.losses.has_true_fisher`)
-    labels : whether the data have labels of their own, whose gradient is g; else g = 0
+    own : the targets are the model's own outputs: the gradient is 0
     chunk : samples at once
 
     Raises
@@ -96,18 +90,12 @@ def unit_fisher(
     batches = list(data.batches(chunk))
     for batch, child in zip(batches, seed.spawn(len(batches)), strict=True):
         part = CalibrationSet([batch])
-        own = linearise_loss(
+        drawn = linearise_loss(
             model, layers, weights, part, loss, sampled_labels=sample_seed(child), chunk=chunk
         )
-        u = gates(own)
+        u = gates(drawn)
         H += u.T @ u / data.n
-        if labels:
+        if not own:
             given = linearise_loss(model, layers, weights, part, loss, chunk=chunk)
             g += gates(given).sum(0) / data.n
     return UnitQuadratic(starts, H, g)
-
-
-def groups_of(starts: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The group of every unit."""
-    sizes = np.diff(np.asarray(starts))
-    return np.repeat(np.arange(len(sizes)), sizes)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from .groups import Structure
+from .groups import Balance, Structure
 
 __all__ = ["balanced_removal", "largest_removal"]
 
@@ -33,45 +33,19 @@ def balanced_removal(structure: Structure, groups: Sequence[int]) -> dict[str, l
     if not pairs:
         return out
     place = {pair: i for i, pair in enumerate(pairs)}
-    rows, low, high = [], [], []
-    for b in tied:
-        for part in b.parts[1:]:
-            row = np.zeros(len(pairs))
-            for sign, side in ((1.0, b.parts[0]), (-1.0, part)):
-                for pair in side:
-                    if pair in place:
-                        row[place[pair]] += sign
-            rows.append(row)
-            low.append(0.0)
-            high.append(0.0)
+    balance = _balances(tied, place)
     slack = sorted({g for g, _ in pairs})
-    for g in slack:
-        row = np.zeros(len(pairs))
-        for u in range(structure.groups[g].size):
-            row[place[g, u]] = 1.0
-        rows.append(row)
-        low.append(0.0)
-        high.append(structure.groups[g].size - 1.0)
+    whole = np.array([[float(g == h) for h, _ in pairs] for g in slack])
     # a group that loses a unit is worth many units
     n = len(pairs)
-    worth = [-(n + 1.0)] * len(slack)
-    use = np.zeros((len(slack), n + len(slack)))
-    for i, g in enumerate(slack):
-        use[i, [place[g, u] for u in range(structure.groups[g].size)]] = -1.0
-        use[i, n + i] = 1.0
-    A = np.hstack([np.array(rows), np.zeros((len(rows), len(slack)))])
-    found = milp(
-        np.concatenate([np.ones(n), worth]),
-        constraints=[LinearConstraint(A, low, high), LinearConstraint(use, -np.inf, 0.0)],
-        integrality=np.ones(n + len(slack)),
-        bounds=Bounds(0.0, 1.0),
-        options={"time_limit": 10.0},
+    lost = np.eye(len(slack))
+    found = _solve(
+        np.concatenate([np.ones(n), [-(n + 1.0)] * len(slack)]),
+        LinearConstraint(np.pad(balance, ((0, 0), (0, len(slack)))), 0.0, 0.0),
+        LinearConstraint(np.hstack([whole, 0.0 * lost]), -np.inf, _most(structure, slack)),
+        LinearConstraint(np.hstack([-whole, lost]), -np.inf, 0.0),
     )
-    if found.x is not None:
-        for pair, x in zip(pairs, found.x, strict=False):
-            if x > 0.5:
-                out.setdefault(structure.groups[pair[0]].name, []).append(pair[1])
-    return out
+    return out | _removed(structure, pairs, found)
 
 
 def largest_removal(
@@ -91,29 +65,57 @@ def largest_removal(
     if not pairs:
         return {k: v for k, v in out.items() if v}
     place = {pair: i for i, pair in enumerate(pairs)}
-    rows: list[npt.NDArray[np.float64]] = []
-    high: list[float] = []
-    for b in structure.balances:
-        counts = np.zeros((len(b.parts), len(pairs)))
+    groups = sorted({g for g, _ in pairs})
+    whole = np.array([[float(g == h) for h, _ in pairs] for g in groups])
+    found = _solve(
+        -np.ones(len(pairs)),
+        LinearConstraint(_balances(structure.balances, place), 0.0, 0.0),
+        LinearConstraint(whole, -np.inf, _most(structure, groups)),
+    )
+    return {k: v for k, v in (out | _removed(structure, pairs, found)).items() if v}
+
+
+def _balances(
+    balances: Sequence[Balance], place: Mapping[tuple[int, int], int]
+) -> npt.NDArray[np.float64]:
+    """A row for each part but a balance's first: how many more units leave it than the first."""
+    rows = np.zeros((0, len(place)))
+    for b in balances:
+        counts = np.zeros((len(b.parts), len(place)))
         for i, part in enumerate(b.parts):
             for pair in part:
                 if pair in place:
                     counts[i, place[pair]] += 1.0
-        for row in counts[1:] - counts[0]:
-            rows += [row, -row]
-            high += [0.0, 0.0]
-    for g in sorted(bound):
-        rows.append(np.array([float(pair[0] == g) for pair in pairs]))
-        high.append(structure.groups[g].size - 1.0)
+        rows = np.vstack([rows, counts[1:] - counts[0]])
+    return rows
+
+
+def _most(structure: Structure, groups: Sequence[int]) -> npt.NDArray[np.float64]:
+    """All units of each group but one."""
+    return np.array([structure.groups[g].size - 1.0 for g in groups])
+
+
+def _solve(
+    cost: npt.NDArray[np.float64], *constraints: LinearConstraint
+) -> npt.NDArray[np.bool_] | None:
+    """The best 0/1 values by HiGHS, or the best that 10 seconds found, or None."""
     found = milp(
-        -np.ones(len(pairs)),
-        constraints=LinearConstraint(np.array(rows), -np.inf, np.array(high)),
-        integrality=np.ones(len(pairs)),
+        cost,
+        constraints=[c for c in constraints if len(c.A)],
+        integrality=np.ones(len(cost)),
         bounds=Bounds(0.0, 1.0),
         options={"time_limit": 10.0},
     )
-    if found.x is not None:
-        for pair, x in zip(pairs, found.x, strict=True):
-            if x > 0.5:
-                out.setdefault(structure.groups[pair[0]].name, []).append(pair[1])
-    return {k: v for k, v in out.items() if v}
+    return None if found.x is None else found.x > 0.5
+
+
+def _removed(
+    structure: Structure,
+    pairs: Sequence[tuple[int, int]],
+    leaves: npt.NDArray[np.bool_] | None,
+) -> dict[str, list[int]]:
+    out: dict[str, list[int]] = {}
+    for (g, u), gone in zip(pairs, () if leaves is None else leaves.tolist(), strict=False):
+        if gone:
+            out.setdefault(structure.groups[g].name, []).append(u)
+    return out

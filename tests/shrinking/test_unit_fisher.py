@@ -81,7 +81,7 @@ def test_the_gradient_is_that_of_the_gates(chunk: int) -> None:
         data,
         resolve_loss("cross_entropy", y),
         np.random.SeedSequence(0),
-        labels=True,
+        own=False,
         chunk=chunk,
     )
     n = sum(g.size for g in structure.groups)
