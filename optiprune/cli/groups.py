@@ -13,6 +13,7 @@ from rich.table import Table
 from .callables import CallableLoader
 from .console import output
 from .errors import Debug, InputError, reporting
+from .returned import as_module
 
 if TYPE_CHECKING:
     from optiprune.structure import Group, Structure
@@ -62,16 +63,11 @@ def groups_command(
         loader = CallableLoader(Path.cwd())
         build = loader.load("the model", factory, 0)
         given = loader.load("--inputs", inputs, 0)() if inputs is not None else None
-        from torch import nn
-
+        from optiprune.shrinking.inputs import arguments_of
         from optiprune.structure import confirmed, find_structure
 
-        model = build()
-        if not isinstance(model, nn.Module):
-            raise InputError(
-                f"{factory!r} must return a torch.nn.Module, got a {type(model).__name__}"
-            )
-        args, kwargs = _arguments(given if given is not None else example)
+        model = as_module("the model", factory, build())
+        args, kwargs = arguments_of(given if given is not None else example)
         structure = find_structure(model, args, kwargs)
         if confirm:
             structure = confirmed(model, structure, args, kwargs)
@@ -94,14 +90,6 @@ def _example(inputs: str | None, shape: str | None) -> Any:
     import torch
 
     return torch.randn(sizes, generator=torch.Generator().manual_seed(0))
-
-
-def _arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(given, dict):
-        return (), given
-    if isinstance(given, tuple | list):
-        return tuple(given), {}
-    return (given,), {}
 
 
 def _show(structure: Structure, held: bool) -> None:

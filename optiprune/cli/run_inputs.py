@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .callables import CallableLoader, check_solver, names_file
 from .errors import InputError
+from .returned import as_iterable, as_module, as_numbers
 from .run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -60,16 +60,10 @@ class RunInputs:
 
     def model(self) -> nn.Module:
         """The trained model. Raises `InputError` if it is no module or the weights do not fit."""
-        import torch
         from safetensors import SafetensorError
         from safetensors.torch import load_model
 
-        model = self._factory()
-        if not isinstance(model, torch.nn.Module):
-            raise InputError(
-                f"model.factory = {self.run.model.factory!r} must return a torch.nn.Module, got a "
-                f"{type(model).__name__}"
-            )
+        model = as_module("model.factory", self.run.model.factory, self._factory())
         if self.run.model.weights is not None:
             try:
                 load_model(model, self.run.model.weights)
@@ -79,23 +73,17 @@ class RunInputs:
 
     def calibration(self) -> Iterable[Any]:
         """The calibration batches. Raises `InputError` if the function returns no iterable."""
-        return _iterable("data.calibration", self._calibration())
+        return as_iterable("data.calibration", self._calibration())
 
     def holdout(self) -> Iterable[Any] | None:
         """The batches that judge steps, or None. Raises `InputError` as `calibration`."""
-        return None if self._holdout is None else _iterable("data.holdout", self._holdout())
+        return None if self._holdout is None else as_iterable("data.holdout", self._holdout())
 
     def evaluate(self, model: nn.Module) -> dict[str, float] | None:
         """The user's numbers for a model, or None. Raises `InputError` for anything else."""
         if self._evaluate is None:
             return None
-        values = self._evaluate(model)
-        if not isinstance(values, Mapping) or not all(isinstance(v, Real) for v in values.values()):
-            raise InputError(
-                f"data.evaluate must return a table of numbers such as {{'accuracy': 0.97}}, "
-                f"got {values!r}"
-            )
-        return {str(k): float(v) for k, v in values.items()}
+        return as_numbers("data.evaluate", self._evaluate(model))
 
 
 def _absolute(run: RunConfig, folder: Path) -> RunConfig:
@@ -117,9 +105,3 @@ def _absolute(run: RunConfig, folder: Path) -> RunConfig:
     )
     out = run.output.model_copy(update={"dir": str((folder / run.output.dir).resolve())})
     return run.model_copy(update={"model": model, "data": data, "output": out})
-
-
-def _iterable(key: str, value: Any) -> Iterable[Any]:
-    if not isinstance(value, Iterable):
-        raise InputError(f"{key} must return an iterable of batches, got a {type(value).__name__}")
-    return value

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.table import Table
@@ -15,10 +13,9 @@ from rich.table import Table
 from .callables import CallableLoader
 from .console import output
 from .errors import Debug, InputError, reporting
+from .returned import as_iterable, as_module, as_numbers
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from optiprune.shrinking import StructureResult
 
 __all__ = ["shrink_command"]
@@ -88,19 +85,11 @@ def shrink_command(
         build = loader.load("the model", factory, 0)
         batches = loader.load("--calibration", calibration, 0)
         judge = None if evaluate is None else loader.load("--evaluate", evaluate, 1)
-        from torch import nn
-
         from optiprune.shrinking import optimize_structure
         from optiprune.structure import GateError
 
-        model = build()
-        if not isinstance(model, nn.Module):
-            raise InputError(
-                f"{factory!r} must return a torch.nn.Module, got a {type(model).__name__}"
-            )
-        data = batches()
-        if not isinstance(data, Iterable):
-            raise InputError(f"--calibration must return an iterable, got a {type(data).__name__}")
+        model = as_module("the model", factory, build())
+        data = as_iterable("--calibration", batches())
         try:
             result = optimize_structure(
                 model,
@@ -118,16 +107,12 @@ def shrink_command(
             )
         except GateError as error:
             raise InputError(f"the smaller model was refused: {error}") from error
-        scores = None if judge is None else (_scores(judge, model), _scores(judge, result.model))
+        scores = None
+        if judge is not None:
+            before, after = (as_numbers("--evaluate", judge(m)) for m in (model, result.model))
+            scores = before, after
         _write(result, out, scores)
         _show(result, scores, out)
-
-
-def _scores(judge: Any, model: nn.Module) -> dict[str, float]:
-    values = judge(model)
-    if not isinstance(values, Mapping) or not all(isinstance(v, Real) for v in values.values()):
-        raise InputError(f"--evaluate must return a table of numbers, got {values!r}")
-    return {str(k): float(v) for k, v in values.items()}
 
 
 def _write(
