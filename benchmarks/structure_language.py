@@ -64,12 +64,14 @@ def perplexity(model: nn.Module, windows: Tensor) -> float:
     return math.exp(total / (windows.shape[0] * (windows.shape[1] - 1)))
 
 
-def seconds(dense: nn.Module, small: nn.Module, window: Tensor) -> tuple[float, float]:
-    with torch.no_grad():
-        before, after = alternated(
-            lambda: dense(window), lambda: small(window), repeats=5, warmup=1
-        )
-    return before, after
+@torch.no_grad()
+def measured(dense: nn.Module, small: nn.Module, test: Tensor) -> str:
+    """Perplexity, parameters, milliseconds of one window, and the speed-up, as cells of a table."""
+    before, after = alternated(
+        lambda: dense(test[:1]), lambda: small(test[:1]), repeats=5, warmup=1
+    )
+    size = sum(p.numel() for p in small.parameters())
+    return f"{perplexity(small, test):.2f} | {size:,} | {1e3 * after:.0f} | {before / after:.2f}"
 
 
 @torch.no_grad()
@@ -115,12 +117,7 @@ def blocks(removals: Sequence[int]) -> list[str]:
     ]
 
     def row(m: int, rule: str, small: nn.Module, took: float) -> None:
-        before, after = seconds(dense, small, test[:1])
-        size = sum(p.numel() for p in small.parameters())
-        out.append(
-            f"| {m} | {rule} | {perplexity(small, test):.2f} | {size:,} | {1e3 * after:.0f} | "
-            f"{before / after:.2f} | {took:.0f} |"
-        )
+        out.append(f"| {m} | {rule} | {measured(dense, small, test)} | {took:.0f} |")
         print(out[-1], flush=True)
 
     row(0, "dense", dense, 0.0)
@@ -175,12 +172,7 @@ def units() -> list[str]:
     ]
 
     def row(rule: str, small: nn.Module, spent: float) -> None:
-        before, after = seconds(dense, small, test[:1])
-        size = sum(p.numel() for p in small.parameters())
-        out.append(
-            f"| {rule} | {perplexity(small, test):.2f} | {size:,} | {1e3 * after:.0f} | "
-            f"{before / after:.2f} | {spent:.0f} |"
-        )
+        out.append(f"| {rule} | {measured(dense, small, test)} | {spent:.0f} |")
         print(out[-1], flush=True)
 
     row("dense", dense, 0.0)

@@ -77,8 +77,7 @@ class SampleGradients:
         layer = self.layers[name]
         device = self.mean[name].device
         total = torch.zeros(layer.rows, layer.cols, device=device)
-        for chunk, size in zip(self._chunks, self._sizes, strict=True):
-            calls = chunk.get(name, [])
+        for size, calls in self.chunks(name):
             if len(calls) == 1 and calls[0].grads.ndim == 3 and calls[0].grads.shape[1] == 1:
                 d, a = calls[0].grads[:, 0], calls[0].inputs[:, 0]
                 total += (d * d).T @ (a * a)
@@ -107,8 +106,8 @@ class SampleGradients:
         layer = self.layers[name]
         out = torch.zeros(self.n, index.numel(), device=index.device)
         start = 0
-        for chunk, size in zip(self._chunks, self._sizes, strict=True):
-            gather_calls(chunk.get(name, []), layer, index, out[start : start + size])
+        for size, calls in self.chunks(name):
+            gather_calls(calls, layer, index, out[start : start + size])
             start += size
         return out if self.scale == 1.0 else out.mul_(self.scale)
 
@@ -121,8 +120,8 @@ class SampleGradients:
         out = torch.zeros(self.n, device=self.mean[name].device)
         step = direction.to(torch.float32)
         start = 0
-        for chunk, size in zip(self._chunks, self._sizes, strict=True):
-            for call in chunk.get(name, []):
+        for size, calls in self.chunks(name):
+            for call in calls:
                 moved = _moved(call, step, layer)
                 out[start : start + size] += (moved * call.grads).reshape(size, -1).sum(1)
             start += size
@@ -138,8 +137,8 @@ class SampleGradients:
         out = torch.zeros(self.n, layer.numel, device=self.mean[name].device)
         step = max(1, _PIECE // max(1, layer.numel))
         start = 0
-        for chunk, size in zip(self._chunks, self._sizes, strict=True):
-            for call in chunk.get(name, []):
+        for size, calls in self.chunks(name):
+            for call in calls:
                 for i in range(0, size, step):
                     part = slice(i, min(i + step, size))
                     rows = _dense_gradients(call, size, part, layer).flatten(1)
