@@ -131,6 +131,8 @@ def _write(
         "bound": result.chosen.bound,
         "optimal": result.chosen.optimal,
         "error": max(c.error for c in result.shrunk.compared),
+        "seconds": {"before": result.shrunk.latency_before, "after": result.shrunk.latency_after},
+        "shapes": {k: {"before": a, "after": b} for k, (a, b) in result.shrunk.shapes.items()},
         "scores": None if scores is None else {"before": scores[0], "after": scores[1]},
     }
     # none of them is ever half there under its own name
@@ -157,6 +159,10 @@ def _show(
         digits = ".4g" if key == "latency" else ",.0f"
         label = labels.get(key, key)
         table.add_row(label, f"{before:{digits}}", f"{after:{digits}}", f"{after / before:.1%}")
+    first, second = result.shrunk.latency_before, result.shrunk.latency_after
+    if first is not None and second is not None:
+        label = "seconds, measured"
+        table.add_row(label, f"{first:.4g}", f"{second:.4g}", f"{second / first:.1%}")
     table.add_row("loss", f"{result.loss_before:.4f}", f"{result.loss_after:.4f}", "")
     for key, before in scores[0].items() if scores else ():
         table.add_row(key, f"{before:.4f}", f"{scores[1].get(key, float('nan')):.4f}", "")  # type: ignore[index]

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from optiprune.structure import Product, Structure, total
-from optiprune.structure.forms import Measure, alternated
 from optiprune.structure.forms.candidates import Seen, inputs_seen
 from optiprune.structure.modes import evaluating
+from optiprune.structure.timing import Measure, alternated
 
 from .widths import Budget, Latency, Menu
 
@@ -74,7 +74,7 @@ def profile_layers(
     ----------
     args, kwargs : what the model is called with: the batch whose time counts
     repeats : measurements of each layer at each pair of widths
-    measure : times two computations instead of `optiprune.structure.forms.alternated`
+    measure : times two computations instead of `optiprune.structure.timing.alternated`
     """
     kwargs = kwargs or {}
     measure = measure or partial(alternated, repeats=repeats)

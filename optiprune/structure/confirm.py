@@ -34,7 +34,8 @@ def confirmed(
         if not removed:
             return None
         try:
-            shrink(model, Plan.of(structure, removed), args, kwargs, structure=structure)
+            plan = Plan.of(structure, removed)
+            shrink(model, plan, args, kwargs, structure=structure, latency_repeats=0)
         except GateError as error:
             return str(error)
         return None

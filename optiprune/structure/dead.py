@@ -92,7 +92,7 @@ def remove_dead(
         if not plan.removed:
             break
         _carry(work, plan, structure, reads)
-        work = shrink(work, plan, args, kwargs, structure=structure).model
+        work = shrink(work, plan, args, kwargs, structure=structure, latency_repeats=0).model
         for name, units in plan.removed.items():
             removed[name] = removed.get(name, 0) + len(units)
         rounds += 1

@@ -17,8 +17,6 @@ __all__ = ["Compared", "GateError", "compare", "variations"]
 TOLERANCE = 1e-5
 # above this it is no rounding, whatever the depth of the model
 _ROUNDING = 1e-3
-# what may be left of rounding in float64
-_IN_DOUBLE = 1e-8
 
 
 class GateError(RuntimeError):
@@ -88,7 +86,9 @@ def compare(
 
     ``names`` are what the two are called in errors. With ``rounding`` a difference a little above
     the tolerance is looked at again in float64: sums of another length round differently, and a
-    deep model can amplify that. What is left there has to be nothing.
+    deep model can amplify that. There it has to be within the tolerance: an error that is none of
+    rounding stays as large as it was, while models that normalise in float32 whatever they are
+    given keep a little.
 
     Raises
     ------
@@ -119,15 +119,17 @@ def compare(
                     f"not {[tuple(t.shape) for t in want]}"
                 )
             worst = _difference(want, got)
+            note = ""
             if rounding and tolerance < worst <= _ROUNDING:
                 exact = _in_double(masked, smaller, args, kwargs)
-                if exact <= _IN_DOUBLE:
+                if exact <= tolerance:
                     out.append(Compared(shapes, exact, in_double=True))
                     continue
+                note = f", {exact:.1e} in float64"
             if worst > tolerance:
                 raise GateError(
                     f"on inputs {shapes} the {second} differs from the {first} by "
-                    f"{worst:.1e} of the largest output; {tolerance:.0e} is allowed"
+                    f"{worst:.1e} of the largest output{note}; {tolerance:.0e} is allowed"
                 )
             out.append(Compared(shapes, worst))
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from .attributes import AttributeChange, attribute_changes, set_attributes
 from .gate import Compared, GateError, compare, variations
 from .groups import Structure, find_structure
 from .plan import Plan, cuts_of
+from .sizes import total
 from .surgery import Cut, SurgeryError, cut_tensors
+from .timing import alternated
 from .trace import tensors_of
 
 __all__ = ["Shrunk", "mask_units", "shrink"]
@@ -29,14 +32,23 @@ class Shrunk:
     model : the smaller one; the model that was given is as it was
     compared : inputs on which it was compared with the masked model
     attributes : numbers on modules that were changed with the sizes which they repeat
+    shapes : tensor's name -> its shape before and after, of those that lost something
     parameters_before, parameters_after : numbers of elements, tied ones once
+    macs_before, macs_after : multiply-adds of one sample
+    latency_before, latency_after : median seconds of a forward on the inputs that were given, in
+        turns in one run on this machine; None if not asked for
     """
 
     model: nn.Module
     compared: tuple[Compared, ...]
     attributes: tuple[AttributeChange, ...]
+    shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
     parameters_before: int
     parameters_after: int
+    macs_before: float
+    macs_after: float
+    latency_before: float | None
+    latency_after: float | None
 
 
 def mask_units(model: nn.Module, structure: Structure, plan: Plan) -> None:
@@ -58,6 +70,7 @@ def shrink(
     kwargs: Mapping[str, Any] | None = None,
     *,
     structure: Structure | None = None,
+    latency_repeats: int = 5,
 ) -> Shrunk:
     """Remove the units of a plan from a copy of the model, and compare it with the masked model.
 
@@ -67,6 +80,7 @@ def shrink(
     args, kwargs : what it is called with; it is compared on these, on twice the batch, and on
         another size where the model takes one
     structure : of this model, where it is known
+    latency_repeats : measurements of the forward, before and after; 0 for none
 
     Raises
     ------
@@ -98,9 +112,42 @@ def shrink(
             raise
         set_attributes(smaller, changes)
         compared = compare(masked, smaller, inputs, rounding=True)
+    latency = _latency(masked, smaller, args, kwargs, latency_repeats)
     for before, after in zip(model.modules(), smaller.modules(), strict=True):
         after.training = before.training
-    return Shrunk(smaller, tuple(compared), changes, _size(model), _size(smaller))
+    now = _shapes(smaller)
+    return Shrunk(
+        model=smaller,
+        compared=tuple(compared),
+        attributes=changes,
+        shapes={k: (shapes[k], now[k]) for k in shapes if shapes[k] != now[k]},
+        parameters_before=_size(model),
+        parameters_after=_size(smaller),
+        macs_before=total(structure.multiply_adds, {}) / structure.samples,
+        macs_after=total(structure.multiply_adds, plan.kept(structure)) / structure.samples,
+        latency_before=latency[0],
+        latency_after=latency[1],
+    )
+
+
+def _latency(
+    masked: nn.Module,
+    smaller: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    repeats: int,
+) -> tuple[float, float] | tuple[None, None]:
+    if not repeats:
+        return None, None
+
+    def run(model: nn.Module) -> None:
+        with torch.no_grad():
+            model(*args, **kwargs)
+
+    devices = {t.device for t in tensors_of(smaller).values()}
+    return alternated(
+        partial(run, masked), partial(run, smaller), repeats=repeats, warmup=1, devices=devices
+    )
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

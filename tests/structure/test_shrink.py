@@ -222,6 +222,25 @@ def test_a_plan_is_a_document(tmp_path) -> None:
         shrink(wide[0], loaded, wide[1])
 
 
+def test_what_came_of_it_is_told() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    args = (torch.randn(5, 6),)
+    result = shrink(model, Plan.of(find_structure(model, args), {"0": [1, 4]}), args)
+    assert result.shapes == {
+        "0.weight": ((8, 6), (6, 6)),
+        "0.bias": ((8,), (6,)),
+        **{f"1.{k}": ((8,), (6,)) for k in ("weight", "bias", "running_mean", "running_var")},
+        "3.weight": ((3, 8), (3, 6)),
+    }
+    assert (result.macs_before, result.macs_after) == (6 * 8 + 8 * 3, 6 * 6 + 6 * 3)
+    assert result.latency_before is not None
+    assert result.latency_after is not None
+    assert result.latency_before > 0 < result.latency_after
+    quick = shrink(model, Plan({}, {}), args, latency_repeats=0)
+    assert quick.latency_before is quick.latency_after is None
+    assert not quick.shapes
+
+
 def test_no_unit_leaves_by_an_empty_plan() -> None:
     model, args = build("residual")
     result = shrink(model, Plan({}, {}), args)

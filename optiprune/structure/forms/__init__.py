@@ -4,15 +4,12 @@ from .candidates import FormError
 from .convert import Converted, FormRecord
 from .grouped import dense_kernel, dense_of_groups
 from .passes import compacted, densified, without_resize
-from .timing import Measure, alternated
 from .upsampling import transposed_upsample
 
 __all__ = [
     "Converted",
     "FormError",
     "FormRecord",
-    "Measure",
-    "alternated",
     "compacted",
     "dense_kernel",
     "dense_of_groups",

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from optiprune.structure.timing import Measure
+
 from .candidates import FormError, Seen, require_plain
-from .timing import Measure
 
 __all__ = ["Gather", "Scatter", "compact_forms"]
 

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from optiprune.structure.gate import Compared, compare, variations
+from optiprune.structure.timing import Measure, alternated
 
 from .candidates import FormError, Seen, inputs_seen, swap
-from .timing import Measure, alternated
 
 __all__ = ["Converted", "FormRecord", "convert"]
 

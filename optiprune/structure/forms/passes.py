@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from optiprune.structure.gate import TOLERANCE
+from optiprune.structure.timing import Measure, alternated
 from optiprune.structure.trace import TraceError
 
 from .candidates import FormError, Seen
@@ -17,7 +18,6 @@ from .compact import compact_forms
 from .convert import Converted, FormRecord, convert
 from .grouped import dense_kernel
 from .resizes import resizes_in_code
-from .timing import Measure, alternated
 from .upsampling import ByChannels, transposed_upsample
 
 __all__ = ["compacted", "densified", "without_resize"]

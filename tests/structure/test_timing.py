@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from optiprune.structure.forms.timing import alternated
+from optiprune.structure.timing import alternated
 
 
 class Clock:
