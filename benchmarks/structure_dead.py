@@ -23,7 +23,7 @@ from benchmarks.models import data, load_trained
 from benchmarks.models.networks import takes_flat_input
 from benchmarks.models.train import magnitude_prune
 from optiprune.structure import compacted, remove_dead
-from optiprune.structure.forms import alternated
+from optiprune.structure.timing import alternated
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import describe
 from optiprune.structure import dense_kernel, dense_of_groups, transposed_upsample
-from optiprune.structure.forms import alternated
+from optiprune.structure.timing import alternated
 
 RESULT = Path(__file__).parent / "results" / "structure_forms.md"
 WIDTHS = (32, 64, 128, 256)

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models.zoo import network
 from optiprune.structure import Structure, confirmed, find_structure, mask_units, shrink, total
-from optiprune.structure.forms import alternated
+from optiprune.structure.timing import alternated
 from optiprune.structure.units import KERNEL
 
 from .plans import random_plan
