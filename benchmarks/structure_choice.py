@@ -1,15 +1,16 @@
 """Which units stay, by several rules at the same widths, before and after the same fine-tuning.
 
     python -m benchmarks.structure_choice [--models resnet20 cnn-32-64-fc128] [--macs 0.5]
+        [--tunings 3]
 
 Networks on Fashion-MNIST (trained on the first run, cached). Widths come from `optimize_structure`
 at a share of the multiply-adds; every rule keeps as many units of each group. Rules that keep the
 weights are shown as they are and with our refit of the layers that read what is left.
 torch-pruning, if it is installed (`pip install torch-pruning`), chooses its own widths with each of
 its importances, in steps until the budget is met; the best of them is shown. Fine-tuning is one
-recipe for all: SGD on the first 20,000 training images with labels. Writes
-benchmarks/results/structure_choice_*.jsonl, a row each, and the tables from them; rows that are
-there are not measured again.
+recipe for all: SGD on the first 20,000 training images with labels, once for each of some orders of
+the images. Writes benchmarks/results/structure_choice_*.jsonl, a row each, and the tables from
+them; rows that are there are not measured again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import copy
 import importlib.util
 import json
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -47,7 +49,7 @@ class Row:
     rule: str
     macs: float
     before: float
-    after: float | None
+    after: list[float]
     seconds: float
 
 
@@ -91,14 +93,14 @@ def by_score(result: StructureResult, scores: Sequence[np.ndarray]) -> Plan:
     return Plan.of(result.structure, removed)
 
 
-def tuned(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+def tuned(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> nn.Module:
     model = copy.deepcopy(model).train()
     optimizer = torch.optim.SGD(
         model.parameters(), lr=RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     steps = EPOCHS * -(-len(x) // 128)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    order = torch.Generator().manual_seed(0)
+    order = torch.Generator().manual_seed(seed)
     for _ in range(EPOCHS):
         for index in torch.randperm(len(x), generator=order).split(128):
             optimizer.zero_grad()
@@ -155,7 +157,7 @@ def known(journal: Path) -> list[Row]:
     return [Row(**json.loads(line)) for line in lines]
 
 
-def measure(name: str, share: float, journal: Path) -> list[Row]:
+def measure(name: str, share: float, tunings: int, journal: Path) -> list[Row]:
     """All rows, those of the journal first; new ones are written to it one by one."""
     rows = known(journal)
     flat = takes_flat_input(name)
@@ -168,18 +170,21 @@ def measure(name: str, share: float, journal: Path) -> list[Row]:
     def missing(rule: str) -> bool:
         return all(r.rule != rule for r in rows)
 
-    def add(rule: str, small: nn.Module, macs: float, seconds: float, tune: bool = True) -> None:
+    def add(rule: str, small: nn.Module, macs: float, seconds: float) -> None:
         if missing(rule):
-            after = accuracy(tuned(small, x[:TUNED], y[:TUNED]), *test) if tune else None
+            part = x[:TUNED], y[:TUNED]
+            after = [accuracy(tuned(small, *part, seed), *test) for seed in range(tunings)]
             rows.append(Row(rule, macs, accuracy(small, *test), after, seconds))
             with journal.open("a") as file:
                 file.write(json.dumps(asdict(rows[-1])) + "\n")
             print(rows[-1], flush=True)
 
-    add("dense", model, 1.0, 0.0, tune=False)
+    add("dense", model, 1.0, 0.0)
     start = time.perf_counter()
     ours = optimize_structure(model, pair, macs=share, multiple=1)
     left = ours.after["macs"] / ours.before["macs"]
+    if any(r.rule == "optiprune (default)" and r.macs != left for r in rows):
+        raise SystemExit(f"{journal} has rows at other widths: remove it, and measure all anew")
     add("optiprune (default)", ours.model, left, time.perf_counter() - start)
     if missing("optiprune, objective global"):
         start = time.perf_counter()
@@ -219,10 +224,19 @@ def measure(name: str, share: float, journal: Path) -> list[Row]:
     return rows
 
 
+def spread(values: Sequence[float]) -> str:
+    """Median, and the range of several."""
+    if not values:
+        return ""
+    low, mid, high = (100 * v for v in (min(values), statistics.median(values), max(values)))
+    return f"{mid:.2f}" if len(values) == 1 else f"{mid:.2f} ({low:.2f} to {high:.2f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=["resnet20", "cnn-32-64-fc128"])
     parser.add_argument("--macs", type=float, default=0.5)
+    parser.add_argument("--tunings", type=int, default=3)
     parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args()
     for name in options.models:
@@ -231,17 +245,21 @@ def main() -> None:
             machine_line(),
             f"At most {options.macs:.0%} of the multiply-adds; {CALIBRATION} calibration images, "
             f"fine-tuning of {EPOCHS} epochs over {TUNED} images, SGD with momentum from {RATE}. "
-            "Test accuracy (%) of 10,000 images. Rows were measured one by one over several runs "
-            "on a machine busy with other work: seconds are no comparison. Rules but those "
-            "of torch-pruning keep the widths that the first row found.\n",
+            "Test accuracy (%) of 10,000 images; after fine-tuning the median over the orders of "
+            "the images, with the smallest and the largest. Rows were measured one by one over "
+            "several runs on a machine busy with other work: seconds are no comparison. Rules but "
+            "those of torch-pruning keep the widths that the first row found.\n",
             "| rule | multiply-adds | before fine-tuning | after | seconds to choose |",
             "|---|---:|---:|---:|---:|",
         ]
         journal = RESULTS / f"structure_choice_{name}.jsonl"
-        for r in known(journal) if options.report_only else measure(name, options.macs, journal):
-            after = "" if r.after is None else f"{100 * r.after:.2f}"
+        rows = known(journal)
+        if not options.report_only:
+            rows = measure(name, options.macs, options.tunings, journal)
+        for r in rows:
             text.append(
-                f"| {r.rule} | {r.macs:.4f} | {100 * r.before:.2f} | {after} | {r.seconds:.0f} |"
+                f"| {r.rule} | {r.macs:.4f} | {100 * r.before:.2f} | {spread(r.after)} | "
+                f"{r.seconds:.0f} |"
             )
         path = RESULTS / f"structure_choice_{name}.md"
         path.write_text("\n".join([*text, ""]))
