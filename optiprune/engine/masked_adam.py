@@ -27,7 +27,6 @@ class MaskedAdam:
     ) -> None:
         self._leaves = leaves
         self._kept = {key: kept[key] for key in leaves}
-        self._sums: list[Tensor | None] = [None] * len(leaves)
         groups = []
         for key, leaf in leaves.items():
             count = max(1.0, float(kept[key].sum()))
@@ -45,26 +44,15 @@ class MaskedAdam:
 
     def add(self, summed: Tensor) -> None:
         """Take the gradient of a sum over some terms, made with `weights`."""
-        # not backward(): the model's other parameters would get gradients too
-        found = torch.autograd.grad(summed, list(self._leaves.values()), allow_unused=True)
-        grads: list[Tensor | None] = list(found)
-        del found
-        # one layer after the other, each freed: a copy of a large model is gigabytes
-        for i, kept in enumerate(self._kept.values()):
-            g, grads[i] = grads[i], None
-            if g is None:
-                continue
-            own = self._sums[i]
-            if own is None:
-                self._sums[i] = g * kept
-            else:
-                own.add_(g * kept)
+        # into the leaves' own gradients, one copy of the model and no other; the model's parameters
+        # get none
+        torch.autograd.backward(summed, inputs=list(self._leaves.values()))
 
     def step(self, terms: int) -> None:
         """Move along the mean over the terms that were added."""
-        for leaf, g in zip(self._leaves.values(), self._sums, strict=True):
-            leaf.grad = None if g is None else g.div_(terms)
-        self._sums = [None] * len(self._sums)
+        for key, leaf in self._leaves.items():
+            if leaf.grad is not None:
+                leaf.grad.mul_(self._kept[key]).div_(terms)
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
         self._schedule.step()
