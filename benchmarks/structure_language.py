@@ -2,7 +2,7 @@
 
     python -m benchmarks.structure_language [--parts blocks units] [--remove 3 6 9]
 
-16 calibration windows of 512 tokens (3 of them rank selections of blocks), 8 test windows of other
+16 calibration windows of 512 tokens (6 of them rank selections of blocks), 8 test windows of other
 articles. Blocks: ours against magnitude (sum of squares of a block's weights), block influence
 (1 - cosine of what goes in and what comes out, Men et al. 2024, arXiv 2403.03853) and two draws
 at random. Units: every MLP keeps 1232 of its 1536 hidden units, and 18 of the 90 heads of keys and
@@ -43,7 +43,7 @@ from optiprune.structure.blocks import given, handed_on
 from optiprune.structure.timing import alternated
 
 RESULTS = Path(__file__).parent / "results"
-ARTICLES, CALIBRATION, RANKING, TEST = 60, 16, 3, 8
+ARTICLES, CALIBRATION, RANKING, TEST = 60, 16, 6, 8
 HIDDEN, HEADS = 1232, 18
 
 

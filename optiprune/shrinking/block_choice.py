@@ -3,8 +3,9 @@
 With a gate, a block hands on ``x + z (out - x)``, z = 1 where it stays. The loss is expanded to
 second order in the gates, its curvature that of labels drawn from the model's own outputs (as in
 `unit_fisher`), and which N - M stay is an Ising problem of fixed magnetisation (arXiv 2602.00161),
-here one of fixed cardinality. Removing a block is no small step: several selections of low energy
-are run, and exchanged for neighbours while that lowers the loss itself.
+here one of fixed cardinality. Removing a block is no small step. So what each block costs alone is
+measured and takes the place of the expansion's, which is left the interactions; several selections
+of low energy are run, and exchanged for neighbours while that lowers the loss itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +81,7 @@ def optimize_blocks(
     solutions: int = 16,
     exchanges: int = 4,
     rank_samples: int | None = None,
+    alone: Literal["measured", "predicted"] = "measured",
     loss: str | LossFunction = "auto",
     solver: str | Solver = "auto",
     solver_seconds: float = 5.0,
@@ -96,7 +98,9 @@ def optimize_blocks(
     solutions : selections of low energy that are run with the model
     exchanges : rounds in which the selection of least loss gives way to the best of its
         ``solutions`` neighbours of low energy, while that lowers the loss
-    rank_samples : samples on which selections are run; None takes all
+    rank_samples : samples on which blocks alone and selections are run; None takes all
+    alone : what a block costs alone: "measured", a run of ``rank_samples`` for each block, or as
+        the expansion predicts it
     loss, solver, solver_seconds, seed : as for `optimize_structure`
     chunk : samples at once
 
@@ -108,7 +112,9 @@ def optimize_blocks(
     GateError, CalibrationError
         As for `optimize_structure`.
     """
-    search = BlockSearch(model, data, rank_samples=rank_samples, loss=loss, chunk=chunk, seed=seed)
+    search = BlockSearch(
+        model, data, rank_samples=rank_samples, alone=alone, loss=loss, chunk=chunk, seed=seed
+    )
     return search.without(
         remove,
         solutions=solutions,
@@ -126,7 +132,8 @@ class BlockSearch:
     Attributes
     ----------
     blocks : that can leave
-    g, H : gradient (blocks,) and curvature (blocks, blocks) of the loss in their gates
+    g, H : linear (blocks,) and quadratic (blocks, blocks) part of the loss in their gates
+    loss_before : of the whole model, on the data that rank selections
     """
 
     def __init__(
@@ -135,10 +142,13 @@ class BlockSearch:
         data: Iterable[Any],
         *,
         rank_samples: int | None = None,
+        alone: Literal["measured", "predicted"] = "measured",
         loss: str | LossFunction = "auto",
         chunk: int = 64,
         seed: int = 0,
     ) -> None:
+        if alone not in ("measured", "predicted"):
+            raise ShrinkingError(f"alone {alone!r}: there are 'measured' and 'predicted'")
         setting = setting_of(model, data, loss, draws=True)
         self.model, self._chunk = model, chunk
         self._args, self._kwargs = setting.args, setting.kwargs
@@ -151,6 +161,10 @@ class BlockSearch:
         self.g, self.H = gate_quadratic(
             model, self.blocks, setting.data, self._loss, sampling, own=self._own, chunk=chunk
         )
+        self.loss_before = self._lost(())
+        if alone == "measured":
+            rise = np.array([self._lost((b.name,)) for b in self.blocks]) - self.loss_before
+            self.g = 0.5 * np.diag(self.H) - rise
 
     def without(
         self,
@@ -196,7 +210,7 @@ class BlockSearch:
             self.model, tried[0].removed, self._args, self._kwargs, blocks=self.blocks
         )
         return BlockResult(
-            without.model, tried[0].removed, tried, self._lost(()), tried[0].loss, without
+            without.model, tried[0].removed, tried, self.loss_before, tried[0].loss, without
         )
 
     def _lost(self, names: Sequence[str]) -> float:

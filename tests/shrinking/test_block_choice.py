@@ -72,6 +72,24 @@ def test_few_selections_and_exchanges_find_a_good_one() -> None:
     assert more.loss_after <= every[2]
 
 
+def test_what_a_block_costs_alone_is_measured() -> None:
+    model, x, y = stack()
+    for alone in ("measured", "predicted"):
+        result = optimize_blocks(
+            model,
+            [(x, y)],
+            remove=1,
+            alone=alone,  # type: ignore[arg-type]
+            solutions=6,
+            solver_seconds=0.2,
+        )
+        off = [abs(t.predicted - (t.loss - result.loss_before)) for t in result.tried]
+        assert len(off) == 6
+        assert (max(off) < 1e-6) is (alone == "measured")
+    with pytest.raises(ShrinkingError, match="alone 'guessed'"):
+        optimize_blocks(model, [(x, y)], remove=1, alone="guessed")  # type: ignore[arg-type]
+
+
 def test_gradient_and_curvature_are_those_of_the_gates() -> None:
     model, x, y = stack()
     blocks = find_blocks(model, (x,))
