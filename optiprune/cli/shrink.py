@@ -131,7 +131,10 @@ def _write(
         "bound": result.chosen.bound,
         "optimal": result.chosen.optimal,
         "error": max(c.error for c in result.shrunk.compared),
-        "seconds": {"before": result.shrunk.latency_before, "after": result.shrunk.latency_after},
+        "measured_latency": {
+            "before": result.shrunk.latency_before,
+            "after": result.shrunk.latency_after,
+        },
         "shapes": {k: {"before": a, "after": b} for k, (a, b) in result.shrunk.shapes.items()},
         "scores": None if scores is None else {"before": scores[0], "after": scores[1]},
     }

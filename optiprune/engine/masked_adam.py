@@ -47,6 +47,14 @@ class MaskedAdam:
         # into the leaves' own gradients, one copy of the model and no other; the model's parameters
         # get none
         torch.autograd.backward(summed, inputs=list(self._leaves.values()))
+        # the sum of two weights hands both one tensor, and what follows is done in place
+        seen: set[int] = set()
+        for leaf in self._leaves.values():
+            if leaf.grad is not None:
+                place = leaf.grad.untyped_storage().data_ptr()
+                if place in seen:
+                    leaf.grad = leaf.grad.clone()
+                seen.add(place)
 
     def step(self, terms: int) -> None:
         """Move along the mean over the terms that were added."""

@@ -137,6 +137,7 @@ def optimize_structure(
         raise ShrinkingError("give a budget (macs, parameters, memory or latency), or widths")
     if solutions < 1:
         raise ShrinkingError(f"solutions = {solutions} must be at least 1")
+    _check_latency(latency)
     options = SearchOptions(
         objective=objective,
         refit=refit,
@@ -184,6 +185,9 @@ def sweep_structure(
 
     The others, and errors, are those of `optimize_structure`. `plot_sweep` draws the results.
     """
+    if budget == "latency":
+        for value in values:
+            _check_latency(value)
     search = Search(model, data, options or SearchOptions(), structure)
     menus = _menus(search, multiple, minimum, include, exclude)
     profile = _profile(search, menus) if budget == "latency" else None
@@ -237,6 +241,11 @@ def _menus(
     )
 
 
+def _check_latency(latency: float | None) -> None:
+    if latency is not None and not 0 < latency <= 1:
+        raise ShrinkingError(f"latency = {latency!r}: it is a share in (0, 1] of that of now")
+
+
 def _profile(search: Search, menus: Sequence[Menu]) -> Profile:
     return profile_layers(search.model, search.structure, menus, search.args, search.kwargs)
 
@@ -254,8 +263,6 @@ def _within(
     latency = limits.pop("latency", None)
     budgets = budgets_of(search.structure, limits)
     if profile is not None and latency is not None:
-        if not 0 < latency <= 1:
-            raise ShrinkingError(f"latency = {latency!r}: it is a share in (0, 1] of that of now")
         budgets.append(latency_budget(profile, latency))
     chosen = choose_widths(
         menus,

@@ -164,6 +164,9 @@ class BlockSearch:
         self.loss_before = self._lost(())
         if alone == "measured":
             rise = np.array([self._lost((b.name,)) for b in self.blocks]) - self.loss_before
+            # a block whose loss is no number without it leaves after all the others
+            known = np.abs(rise[np.isfinite(rise)])
+            rise[~np.isfinite(rise)] = len(rise) * max(1.0, known.max(initial=0.0))
             self.g = 0.5 * np.diag(self.H) - rise
 
     def without(

@@ -125,7 +125,7 @@ class Search:
     @property
     def whole(self) -> frozenset[int]:
         """Groups that keep all their units."""
-        return self.ties.whole | self.readers.unread.keys()
+        return self.ties.whole.union(self.readers.unread)
 
     def menus(self, widths: Sequence[tuple[int, ...]]) -> list[Menu]:
         """Damages of widths; see `menus_of`."""

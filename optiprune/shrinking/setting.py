@@ -61,7 +61,7 @@ def setting_of(
     function = resolve_loss(loss, next(iter(collected.batches(1))).targets)
     if draws and not has_true_fisher(function):
         raise ShrinkingError(
-            "gates of units and of blocks draw labels from the model's outputs: they need the "
-            "loss 'cross_entropy', 'mse' or 'kl', not a callable"
+            "objective 'global' and gates of blocks draw labels from the model's outputs: they "
+            "need the loss 'cross_entropy', 'mse' or 'kl', not a callable"
         )
     return Setting(collected, args, kwargs, function, loss == "kl")

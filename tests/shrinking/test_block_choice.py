@@ -90,6 +90,34 @@ def test_what_a_block_costs_alone_is_measured() -> None:
         optimize_blocks(model, [(x, y)], remove=1, alone="guessed")  # type: ignore[arg-type]
 
 
+def test_a_block_without_which_the_loss_is_no_number_stays() -> None:
+    class Marked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(Residual(s) for s in (0.3, 1.0, 0.05, 0.6))
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = x
+            for i, block in enumerate(self.blocks):
+                before = h
+                h = block(h)
+                if i == 2:  # infinite where the block of least effect did nothing
+                    h = h + 0.0 * (1.0 / (h - before).abs().sum())
+            return self.head(h)
+
+    torch.manual_seed(0)
+    model = Marked().eval()
+    x = torch.randn(100, 8)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    result = optimize_blocks(
+        model, [(x, y)], remove=2, solutions=2, exchanges=0, solver_seconds=0.2
+    )
+    assert "blocks.2" not in result.removed
+    assert np.isfinite(result.loss_after)
+
+
 def test_gradient_and_curvature_are_those_of_the_gates() -> None:
     model, x, y = stack()
     blocks = find_blocks(model, (x,))
