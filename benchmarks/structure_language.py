@@ -28,8 +28,10 @@ from torch import Tensor, nn
 from benchmarks.machine import machine_line
 from benchmarks.models.language import load_smollm2, token_windows
 from benchmarks.structure_choice import magnitude
+from optiprune.curvature import CalibrationSet
 from optiprune.curvature.losses import logits_of
 from optiprune.shrinking import BlockSearch, optimize_structure, refit_and_shrink
+from optiprune.shrinking.influence import block_influence
 from optiprune.structure import (
     GateError,
     Plan,
@@ -40,7 +42,6 @@ from optiprune.structure import (
     shrink,
     total,
 )
-from optiprune.structure.blocks import given, handed_on
 from optiprune.structure.timing import alternated
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,31 +72,6 @@ def measured(small: nn.Module, test: Tensor) -> str:
     return f"{perplexity(small, test):.2f} | {size:,}"
 
 
-@torch.no_grad()
-def influence(model: nn.Module, names: Sequence[str], windows: Tensor) -> list[float]:
-    sums = dict.fromkeys(names, 0.0)
-    handles = []
-
-    def hook(name: str):  # type: ignore[no-untyped-def]
-        def see(module, args, kwargs, out) -> None:  # type: ignore[no-untyped-def]
-            x, y = given(args, kwargs), handed_on(out)
-            assert x is not None
-            assert y is not None
-            sums[name] += float((1 - torch.cosine_similarity(x, y, dim=-1)).mean())
-
-        return see
-
-    for name in names:
-        handles.append(
-            model.get_submodule(name).register_forward_hook(hook(name), with_kwargs=True)
-        )
-    for w in windows.split(1):
-        model(w)
-    for handle in handles:
-        handle.remove()
-    return [sums[n] for n in names]
-
-
 def blocks(removals: Sequence[int]) -> list[str]:
     dense = load_smollm2()
     calibration = token_windows(None, ARTICLES, CALIBRATION)
@@ -107,7 +83,8 @@ def blocks(removals: Sequence[int]) -> list[str]:
         sum(float((p.detach().double() ** 2).sum()) for p in dense.get_submodule(n).parameters())
         for n in names
     ]
-    scores = {"magnitude": weights, "block influence": influence(dense, names, calibration)}
+    seen = CalibrationSet.collect(pairs(calibration), torch.device("cpu"))
+    scores = {"magnitude": weights, "block influence": block_influence(dense, known, seen, 1)}
     out = [
         "| blocks removed | rule | perplexity | parameters | seconds |",
         "|---:|---|---:|---:|---:|",
@@ -124,7 +101,7 @@ def blocks(removals: Sequence[int]) -> list[str]:
     print(f"quadratic: {once:.0f} s", flush=True)
     for m in removals:
         start = time.perf_counter()
-        ours = search.without(m, solutions=6, exchanges=1)
+        ours = search.without(m, solutions=6, exchanges=2)
         row(m, "optiprune", ours.model, time.perf_counter() - start)
         print(ours.removed, len(ours.tried), flush=True)
         for rule, score in scores.items():

@@ -5,11 +5,13 @@ second order in the gates, its curvature that of labels drawn from the model's o
 `unit_fisher`), and which N - M stay is an Ising problem of fixed magnetisation (arXiv 2602.00161),
 here one of fixed cardinality. Removing a block is no small step. So what each block costs alone is
 measured and takes the place of the expansion's, which is left the interactions; several selections
-of low energy are run, and exchanged for neighbours while that lowers the loss itself.
+of low energy and that of least influence are run, and exchanged for neighbours while that lowers
+the loss itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ from optiprune.structure import Block, WithoutBlocks, find_blocks, remove_blocks
 from optiprune.structure.blocks import given, handed_on, skipped
 
 from .errors import ShrinkingError
+from .influence import block_influence
 from .low_energy import Selection, gate_problem, low_energy, neighbours
 from .setting import setting_of
 
@@ -95,7 +98,7 @@ def optimize_blocks(
     model : is left as it was
     data : as for `optiprune.optimize_masks`
     remove : M, how many blocks leave
-    solutions : selections of low energy that are run with the model
+    solutions : selections of low energy that are run with the model, beside that of least influence
     exchanges : rounds in which the selection of least loss gives way to the best of its
         ``solutions`` neighbours of low energy, while that lowers the loss
     rank_samples : samples on which blocks alone and selections are run; None takes all
@@ -133,6 +136,7 @@ class BlockSearch:
     ----------
     blocks : that can leave
     g, H : linear (blocks,) and quadratic (blocks, blocks) part of the loss in their gates
+    influence : of each block, (blocks,), see `block_influence`
     loss_before : of the whole model, on the data that rank selections
     """
 
@@ -168,6 +172,7 @@ class BlockSearch:
             known = np.abs(rise[np.isfinite(rise)])
             rise[~np.isfinite(rise)] = len(rise) * max(1.0, known.max(initial=0.0))
             self.g = 0.5 * np.diag(self.H) - rise
+        self.influence = block_influence(model, self.blocks, self._judge, chunk)
 
     def without(
         self,
@@ -200,6 +205,9 @@ class BlockSearch:
         start = np.ones(n, dtype=np.int8)
         start[np.argsort(0.5 * np.diag(self.H) - self.g, kind="stable")[:remove]] = 0
         stop = TimeLimit(solver_seconds)
+        least = np.ones(n, dtype=np.int8)
+        least[np.argsort(self.influence, kind="stable")[:remove]] = 0
+        run(least)
         for x in low_energy(problem, chosen, stop, start, self._search, solutions):
             run(x)
         for _ in range(exchanges):
@@ -217,9 +225,10 @@ class BlockSearch:
         )
 
     def _lost(self, names: Sequence[str]) -> float:
-        return loss_without(
+        lost = loss_without(
             self.model, names, self._judge, self._loss, own=self._own, chunk=self._chunk
         )
+        return math.inf if math.isnan(lost) else lost  # so that it ranks last
 
 
 def gate_quadratic(

@@ -14,6 +14,7 @@ from optiprune.curvature import CalibrationSet
 from optiprune.curvature.losses import resolve_loss
 from optiprune.shrinking import ShrinkingError, optimize_blocks
 from optiprune.shrinking.block_choice import gate_quadratic, loss_without
+from optiprune.shrinking.influence import block_influence
 from optiprune.structure import find_blocks
 
 
@@ -116,6 +117,23 @@ def test_a_block_without_which_the_loss_is_no_number_stays() -> None:
     )
     assert "blocks.2" not in result.removed
     assert np.isfinite(result.loss_after)
+
+
+def test_influence_is_how_far_a_block_turns_its_input() -> None:
+    model, x, y = stack()
+    blocks = find_blocks(model, (x,))
+    data = CalibrationSet.collect([(x, y)], torch.device("cpu"))
+    found = block_influence(model, blocks, data, chunk=64)
+    with torch.no_grad():
+        h = model[0](x)
+        for block, value in zip(model[1], found, strict=True):
+            out = block(h)
+            want = 1 - F.cosine_similarity(h, out, dim=-1).mean()
+            assert value == pytest.approx(float(want), rel=1e-3)
+            h = out
+    result = optimize_blocks(model, [(x, y)], remove=2, solutions=1, exchanges=0)
+    least = {blocks[i].name for i in np.argsort(found)[:2]}
+    assert least in [set(t.removed) for t in result.tried]
 
 
 def test_gradient_and_curvature_are_those_of_the_gates() -> None:
