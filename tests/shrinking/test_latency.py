@@ -6,20 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from optiprune.shrinking.latency import latency_budget, profile_layers
 from optiprune.shrinking.widths import Menu
 from optiprune.structure import find_structure
-
-
-def by_work(first, second) -> tuple[float, float]:
-    out = []
-    for run in (first, second):
-        with FlopCounterMode(display=False) as counter:
-            run()
-        out.append(counter.get_total_flops() / 2e9)
-    return out[0], out[1]
+from optiprune.structure.timing import Measure
 
 
 class Net(nn.Module):
@@ -37,11 +28,11 @@ class Net(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def test_seconds_follow_the_work_of_the_smaller_layers() -> None:
+def test_seconds_follow_the_work_of_the_smaller_layers(work_clock: Measure) -> None:
     model, x = Net().eval(), torch.randn(2, 3, 7, 7)
     structure = find_structure(model, (x,))
     menus = [Menu(tuple(range(2, g.size + 1, 2)), (0.0,) * (g.size // 2)) for g in structure.groups]
-    profile = profile_layers(model, structure, menus, (x,), measure=by_work)
+    profile = profile_layers(model, structure, menus, (x,), measure=work_clock)
     # a joined layer has no table: it goes by multiply-adds, exact here
     assert sorted(t.groups for t in profile.tables) == [(0,), (0,), (1, 0), (2,)]
     sizes = [g.size for g in structure.groups]
@@ -51,17 +42,29 @@ def test_seconds_follow_the_work_of_the_smaller_layers() -> None:
         small.a, small.deep = nn.Conv2d(3, a, 3, padding=1), nn.Conv2d(a, a, 3, 1, 1, groups=a)
         small.b, small.c = nn.Conv2d(a, b, 1), nn.Conv2d(a + b, c, 1)
         small.head = nn.Linear(c, 5)
-        want, _ = by_work(lambda net=small: net(x), lambda: None)
+        want, _ = work_clock(lambda net=small: net(x), lambda: None)
         assert profile.predicted(menus, widths) == pytest.approx(want, rel=1e-6)
     assert profile.seconds == pytest.approx(profile.predicted(menus, sizes))
     budget = latency_budget(profile, 0.5)
     assert budget.limit == pytest.approx(0.5 * profile.seconds)
 
 
-def test_a_group_of_one_width_and_modes() -> None:
+def test_a_group_of_one_width_and_modes(work_clock: Measure) -> None:
     model, x = Net().train(), torch.randn(2, 3, 7, 7)
     structure = find_structure(model, (x,))
     menus = [Menu((g.size,), (0.0,)) for g in structure.groups]
-    profile = profile_layers(model, structure, menus, (x,), measure=by_work)
+    profile = profile_layers(model, structure, menus, (x,), measure=work_clock)
     assert model.training
     assert all(np.isfinite(t.seconds).all() for t in profile.tables)
+
+
+def test_layers_that_take_more_than_the_model() -> None:
+    model, x = Net().eval(), torch.randn(2, 3, 7, 7)
+    structure = find_structure(model, (x,))
+    menus = [Menu((1, g.size), (1.0, 0.0)) for g in structure.groups]
+    profile = profile_layers(
+        model, structure, menus, (x,), measure=lambda first, second: (1.0, 1.0)
+    )
+    # the model takes a second, and so does each of its four layers with a table
+    assert profile.seconds == 1.0
+    assert profile.predicted(menus, [g.size for g in structure.groups]) == pytest.approx(1.0)
