@@ -21,7 +21,7 @@ import importlib.util
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from benchmarks.models.networks import takes_flat_input
 from benchmarks.models.train import accuracy
 from optiprune.curvature import CalibrationSet, gate_gradients, linearise_loss
 from optiprune.curvature.losses import cross_entropy
-from optiprune.shrinking import StructureResult, optimize_structure, refit_and_shrink
+from optiprune.shrinking import optimize_structure, refit_and_shrink
 from optiprune.shrinking.readers import find_readers
 from optiprune.structure import Plan, Structure, shrink
 
@@ -85,12 +85,13 @@ def taylor(model: nn.Module, structure: Structure, calibration: CalibrationSet) 
     return [(u**2).mean(0) for u in sums]
 
 
-def by_score(result: StructureResult, scores: Sequence[np.ndarray]) -> Plan:
+def by_score(structure: Structure, widths: Mapping[str, int], scores: Sequence[np.ndarray]) -> Plan:
+    """The units of the lowest scores leave."""
     removed = {}
-    for group, score in zip(result.structure.groups, scores, strict=True):
-        gone = group.size - result.widths[group.name]
+    for group, score in zip(structure.groups, scores, strict=True):
+        gone = group.size - widths[group.name]
         removed[group.name] = np.argsort(score, kind="stable")[:gone].tolist()
-    return Plan.of(result.structure, removed)
+    return Plan.of(structure, removed)
 
 
 def tuned(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> nn.Module:
@@ -204,7 +205,7 @@ def measure(name: str, share: float, tunings: int, journal: Path) -> list[Row]:
         if not missing(rule) and not missing(again):
             continue
         start = time.perf_counter()
-        plan = by_score(ours, score())
+        plan = by_score(ours.structure, ours.widths, score())
         took = time.perf_counter() - start
         if missing(rule):
             bare = shrink(model, plan, args, structure=ours.structure, latency_repeats=0)

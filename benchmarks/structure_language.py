@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import machine_line
 from benchmarks.models.language import load_smollm2, token_windows
-from benchmarks.structure_choice import magnitude
+from benchmarks.structure_choice import by_score, magnitude
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.losses import logits_of
 from optiprune.shrinking import BlockSearch, optimize_structure, refit_and_shrink
@@ -160,11 +160,7 @@ def units() -> list[str]:
         "random": [rng.random(g.size) for g in structure.groups],
     }
     for rule, score in rules.items():
-        removed = {
-            g.name: np.argsort(s, kind="stable")[: g.size - widths[g.name]].tolist()
-            for g, s in zip(structure.groups, score, strict=True)
-        }
-        plan = Plan.of(structure, removed)
+        plan = by_score(structure, widths, score)
         bare = shrink(dense, plan, args, structure=structure, latency_repeats=0)
         row(rule, bare.model, 0.0)
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models.zoo import network
@@ -158,18 +159,14 @@ def fresh(value: Any, seed: int) -> Any:
     """Other inputs of the same kind: noise for noise, other tokens for tokens."""
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(x: Any) -> Any:
-        if isinstance(x, Tensor) and x.is_floating_point():
+    def draw(x: Tensor) -> Tensor:
+        if x.is_floating_point():
             return torch.randn(x.shape, generator=generator)
-        if isinstance(x, Tensor) and int(x.max()) > 1:  # else it is a mask
+        if int(x.max()) > 1:  # else it is a mask
             return torch.randint(3, int(x.max()) + 1, x.shape, generator=generator)
-        if isinstance(x, tuple):
-            return tuple(draw(v) for v in x)
-        if isinstance(x, Mapping):
-            return {k: draw(v) for k, v in x.items()}
         return x
 
-    return draw(value)
+    return tree_map_only(Tensor, draw, value)
 
 
 def outputs(value: Any) -> list[Tensor]:
@@ -202,15 +199,9 @@ def in_double(
     seed: int,
 ) -> float:
     """What is left of a difference in float64."""
-
-    def doubled(x: Any) -> Any:
-        if isinstance(x, Tensor):
-            return x.double() if x.is_floating_point() else x
-        if isinstance(x, Mapping):
-            return {k: doubled(v) for k, v in x.items()}
-        return tuple(doubled(v) for v in x) if isinstance(x, tuple) else x
-
-    new_args, new_kwargs = doubled(fresh((args, kwargs), seed))
+    new_args, new_kwargs = tree_map_only(
+        Tensor, lambda t: t.double() if t.is_floating_point() else t, fresh((args, kwargs), seed)
+    )
     with torch.no_grad():
         want, got = (
             outputs(copy.deepcopy(m).double()(*new_args, **new_kwargs)) for m in (masked, small)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
 
 from optiprune.structure import Plan, Structure
+from optiprune.structure.removal import balance_rows
 
 __all__ = ["random_plan"]
 
@@ -37,34 +37,13 @@ def _tied(
     if not pairs:
         return []
     place = {pair: i for i, pair in enumerate(pairs)}
-    rows: list[int] = []
-    columns: list[int] = []
-    values: list[float] = []
-    low: list[float] = []
-    high: list[float] = []
-
-    def add(row: list[tuple[int, float]], least: float, at_most: float) -> None:
-        for column, value in row:
-            rows.append(len(low))
-            columns.append(column)
-            values.append(value)
-        low.append(least)
-        high.append(at_most)
-
-    for b in structure.balances:
-        for part in b.parts[1:]:
-            add(
-                [(place[p], 1.0) for p in b.parts[0] if p in place]
-                + [(place[p], -1.0) for p in part if p in place],
-                0.0,
-                0.0,
-            )
-    for g in tied:
-        add([(place[g, u], 1.0) for u in range(structure.groups[g].size)], 0.0, float(caps[g]))
-    table = coo_array((values, (rows, columns)), shape=(len(low), len(pairs))).tocsr()
+    whole = np.array([[float(g == h) for h, _ in pairs] for g in tied])
     found = milp(
         -rng.uniform(0.5, 1.5, len(pairs)),
-        constraints=[LinearConstraint(table, low, high)],
+        constraints=[
+            LinearConstraint(balance_rows(structure.balances, place), 0.0, 0.0),
+            LinearConstraint(whole, 0.0, np.array([float(caps[g]) for g in tied])),
+        ],
         integrality=np.ones(len(pairs)),
         bounds=Bounds(0.0, 1.0),
         options={"time_limit": 20.0, "mip_rel_gap": 0.05},

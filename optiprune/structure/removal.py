@@ -10,7 +10,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from .groups import Balance, Structure
 
-__all__ = ["balanced_removal", "largest_removal"]
+__all__ = ["balance_rows", "balanced_removal", "largest_removal"]
 
 
 def balanced_removal(structure: Structure, groups: Sequence[int]) -> dict[str, list[int]]:
@@ -33,7 +33,7 @@ def balanced_removal(structure: Structure, groups: Sequence[int]) -> dict[str, l
     if not pairs:
         return out
     place = {pair: i for i, pair in enumerate(pairs)}
-    balance = _balances(tied, place)
+    balance = balance_rows(tied, place)
     slack = sorted({g for g, _ in pairs})
     whole = np.array([[float(g == h) for h, _ in pairs] for g in slack])
     # a group that loses a unit is worth many units
@@ -69,13 +69,13 @@ def largest_removal(
     whole = np.array([[float(g == h) for h, _ in pairs] for g in groups])
     found = _solve(
         -np.ones(len(pairs)),
-        LinearConstraint(_balances(structure.balances, place), 0.0, 0.0),
+        LinearConstraint(balance_rows(structure.balances, place), 0.0, 0.0),
         LinearConstraint(whole, -np.inf, _most(structure, groups)),
     )
     return {k: v for k, v in (out | _removed(structure, pairs, found)).items() if v}
 
 
-def _balances(
+def balance_rows(
     balances: Sequence[Balance], place: Mapping[tuple[int, int], int]
 ) -> npt.NDArray[np.float64]:
     """A row for each part but a balance's first: how many more units leave it than the first."""

@@ -6,13 +6,12 @@ Convolutional networks have their published sizes, transformers few layers and s
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .entry import Entry, Example, images
+from .entry import Entry, configured, images
 
 __all__ = ["ENTRIES"]
 
@@ -20,12 +19,7 @@ __all__ = ["ENTRIES"]
 def _entry(
     kind: str, config: str, inputs: Callable[[], Tensor], argument: str = "pixel_values", **of: Any
 ) -> Entry:
-    def make() -> Example:
-        library = import_module("transformers")
-        model = getattr(library, kind)(getattr(library, config)(**of))
-        return Example(model, (), {argument: inputs()})
-
-    return Entry(make, f"transformers {kind}")
+    return configured(kind, config, lambda: {argument: inputs()}, **of)
 
 
 _SMALL = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .entry import Entry, Example, tokens
+from .entry import Entry, configured, tokens
 
 __all__ = ["ENTRIES"]
 
@@ -15,16 +15,14 @@ _VOCABULARY = 100
 
 
 def _entry(kind: str, config: str, *, masked: bool = False, **of: Any) -> Entry:
-    def make() -> Example:
-        library = import_module("transformers")
-        model = getattr(library, kind)(getattr(library, config)(vocab_size=_VOCABULARY, **of))
-        inputs = {"input_ids": tokens(16, _VOCABULARY)}
+    def inputs() -> dict[str, Tensor]:
+        out = {"input_ids": tokens(16, _VOCABULARY)}
         if masked:  # the second sentence is shorter
-            inputs["attention_mask"] = torch.ones(2, 16, dtype=torch.long)
-            inputs["attention_mask"][1, 6:] = 0
-        return Example(model, (), inputs)
+            out["attention_mask"] = torch.ones(2, 16, dtype=torch.long)
+            out["attention_mask"][1, 6:] = 0
+        return out
 
-    return Entry(make, f"transformers {kind}")
+    return configured(kind, config, inputs, vocab_size=_VOCABULARY, **of)
 
 
 _ENCODER = {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Entry", "Example", "images", "randomised", "tokens"]
+__all__ = ["Entry", "Example", "configured", "images", "randomised", "tokens"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +34,18 @@ class Entry:
 
     make: Callable[[], Example]
     source: str
+
+
+def configured(
+    kind: str, config: str, inputs: Callable[[], Mapping[str, Tensor]], **of: Any
+) -> Entry:
+    """A model that transformers builds from a configuration, nothing loaded."""
+
+    def make() -> Example:
+        library = import_module("transformers")
+        return Example(getattr(library, kind)(getattr(library, config)(**of)), (), inputs())
+
+    return Entry(make, f"transformers {kind}")
 
 
 def images(size: int = 112, channels: int = 3, batch: int = 2) -> Tensor:
