@@ -1,0 +1,84 @@
+"""Checkpoints that are whole or not there, and that know which run they are of."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import TrainingError
+
+__all__ = ["check_run", "load_checkpoint", "save_checkpoint", "state_hash"]
+
+_FORMAT = "optiprune training checkpoint"
+_VERSION = 1
+
+
+def save_checkpoint(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write it beside its place and then move it there: a process that is killed meanwhile leaves
+    the checkpoint of before.
+
+    Parameters
+    ----------
+    run : what tells this run from others; see `check_run`
+    state : tensors, numbers, strings, and lists and dicts of them
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        torch.save(
+            {"format": _FORMAT, "version": _VERSION, "run": dict(run), "state": dict(state)}, file
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(run, state) of a checkpoint, its tensors on ``device``.
+
+    Raises
+    ------
+    TrainingError
+        The file is no checkpoint, or of another version. Nothing in it is executed.
+    """
+    try:
+        table = torch.load(path, map_location=device, weights_only=True)
+        if table["format"] != _FORMAT or table["version"] != _VERSION:
+            raise TrainingError(
+                f"{path} is of format {table['format']!r}, version {table['version']!r}; only "
+                f"{_FORMAT!r}, version {_VERSION}, can be read"
+            )
+        return dict(table["run"]), dict(table["state"])
+    except (KeyError, TypeError, IndexError, EOFError, RuntimeError, pickle.UnpicklingError) as e:
+        raise TrainingError(
+            f"{path} is no training checkpoint ({type(e).__name__}): remove it, or name another"
+        ) from e
+
+
+def check_run(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise `TrainingError` if the checkpoint is of a run with other settings, data or weights."""
+    other = [k for k in expected if found.get(k) != expected[k]]
+    if other:
+        k = other[0]
+        raise TrainingError(
+            f"{path} is of another run: {k} was {found.get(k)!r} there and is {expected[k]!r} "
+            "here; remove it, or name another file"
+        )
+
+
+def state_hash(model: nn.Module) -> str:
+    """SHA-256 of all names, types and values of a model's state."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(raw.numpy().tobytes())
+    return digest.hexdigest()
