@@ -1,7 +1,24 @@
 """Pruning in training: a loop that can be resumed, and rules that decide while a model learns."""
 
 from .callback import Callback, Step
+from .concentration import plot_concentration, rank_correlations
+from .decide import Smaller, decide_units
 from .errors import TrainingError
 from .loop import TrainReport, train
+from .ranking import lowest_units
+from .torque import Torque, average_weight_scores
 
-__all__ = ["Callback", "Step", "TrainReport", "TrainingError", "train"]
+__all__ = [
+    "Callback",
+    "Smaller",
+    "Step",
+    "Torque",
+    "TrainReport",
+    "TrainingError",
+    "average_weight_scores",
+    "decide_units",
+    "lowest_units",
+    "plot_concentration",
+    "rank_correlations",
+    "train",
+]

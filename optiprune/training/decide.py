@@ -1,0 +1,101 @@
+"""Who chooses the units that leave: a rule's scores, or the engine; and the smaller model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from optiprune.shrinking import optimize_structure
+from optiprune.shrinking.setting import setting_of
+from optiprune.structure import Plan, Shrunk, Structure, shrink
+
+from .errors import TrainingError
+from .ranking import lowest_units
+
+__all__ = ["DECIDERS", "Decide", "Smaller", "decide_units"]
+
+Decide = Literal["rule", "engine"]
+DECIDERS = ("rule", "engine")
+_BUDGETS = ("parameters", "macs", "memory", "latency")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Smaller:
+    """A smaller model and how it came to be.
+
+    Attributes
+    ----------
+    plan, shrunk : units that left, and the model without them with its costs before and after
+    decide : who chose them
+    """
+
+    plan: Plan
+    shrunk: Shrunk
+    decide: Decide
+
+    @property
+    def model(self) -> nn.Module:
+        return self.shrunk.model
+
+
+def decide_units(
+    model: nn.Module,
+    structure: Structure,
+    data: Iterable[Any],
+    budgets: Mapping[str, float],
+    scores: Mapping[str, npt.NDArray[np.float64]],
+    *,
+    decide: Decide,
+    minimum: float = 0.1,
+    engine: Mapping[str, Any] | None = None,
+) -> Smaller:
+    """Make a model smaller within budgets.
+
+    Parameters
+    ----------
+    model : is left as it was
+    data : calibration data, as for `optiprune.optimize_masks`; of them the rule sees the shapes
+    budgets : "parameters", "macs", "memory" or, where the engine decides, "latency" -> share up to
+        1, or cost
+    scores : what the rule removes the lowest of, over all groups; the engine does not look at them
+    decide : "rule", or "engine": `optiprune.shrinking.optimize_structure` at the same budgets
+    minimum : share of its units that every group keeps at least
+    engine : further options of `optimize_structure`
+
+    Raises
+    ------
+    TrainingError
+        A bad option, or budgets that cannot be met.
+    ShrinkingError, GateError, CalibrationError
+        As for `optimize_structure`.
+    """
+    check_decision(decide, budgets, engine)
+    if decide == "engine":
+        options: dict[str, Any] = {"minimum": minimum, "structure": structure}
+        result = optimize_structure(model, data, **{**options, **(engine or {}), **budgets})
+        return Smaller(result.plan, result.shrunk, decide)
+    plan = lowest_units(structure, scores, budgets, minimum=minimum)
+    setting = setting_of(model, data, lambda output, targets: output, draws=False)
+    return Smaller(
+        plan, shrink(model, plan, setting.args, setting.kwargs, structure=structure), decide
+    )
+
+
+def check_decision(
+    decide: str, budgets: Mapping[str, float], engine: Mapping[str, Any] | None = None
+) -> None:
+    """Raise `TrainingError` for what `decide_units` could not do."""
+    if decide not in DECIDERS:
+        raise TrainingError(f"decide = {decide!r}: there are {' and '.join(DECIDERS)}")
+    unknown = [k for k in budgets if k not in _BUDGETS]
+    if unknown or not budgets:
+        raise TrainingError(f"budgets {dict(budgets)}: give one at least of {', '.join(_BUDGETS)}")
+    if decide == "rule" and "latency" in budgets:
+        raise TrainingError("a budget of latency needs decide = 'engine': rules do not measure it")
+    if decide == "rule" and engine:
+        raise TrainingError(f"options of the engine ({', '.join(engine)}) with decide = 'rule'")
