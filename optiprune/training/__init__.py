@@ -5,11 +5,23 @@ from .concentration import plot_concentration, rank_correlations
 from .decide import Smaller, decide_units
 from .errors import TrainingError
 from .loop import TrainReport, train
+from .pruning_set import PruningSet, pruning_set
 from .ranking import lowest_units
+from .sensitivity import (
+    SensitivityOptions,
+    SensitivityResult,
+    SensitivityStep,
+    prune_sensitive_units,
+    prune_sensitive_weights,
+)
 from .torque import Torque, average_weight_scores
 
 __all__ = [
     "Callback",
+    "PruningSet",
+    "SensitivityOptions",
+    "SensitivityResult",
+    "SensitivityStep",
     "Smaller",
     "Step",
     "Torque",
@@ -19,6 +31,9 @@ __all__ = [
     "decide_units",
     "lowest_units",
     "plot_concentration",
+    "prune_sensitive_units",
+    "prune_sensitive_weights",
+    "pruning_set",
     "rank_correlations",
     "train",
 ]

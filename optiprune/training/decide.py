@@ -11,13 +11,13 @@ import numpy.typing as npt
 from torch import nn
 
 from optiprune.shrinking import optimize_structure
-from optiprune.shrinking.setting import setting_of
 from optiprune.structure import Plan, Shrunk, Structure, shrink
 
 from .errors import TrainingError
 from .ranking import lowest_units
+from .samples import example_of, samples_of
 
-__all__ = ["DECIDERS", "Decide", "Smaller", "decide_units"]
+__all__ = ["Decide", "Smaller", "check_decider", "check_decision", "decide_units"]
 
 Decide = Literal["rule", "engine"]
 DECIDERS = ("rule", "engine")
@@ -80,22 +80,25 @@ def decide_units(
         result = optimize_structure(model, data, **{**options, **(engine or {}), **budgets})
         return Smaller(result.plan, result.shrunk, decide)
     plan = lowest_units(structure, scores, budgets, minimum=minimum)
-    setting = setting_of(model, data, lambda output, targets: output, draws=False)
-    return Smaller(
-        plan, shrink(model, plan, setting.args, setting.kwargs, structure=structure), decide
-    )
+    args, kwargs = example_of(samples_of(model, data))
+    return Smaller(plan, shrink(model, plan, args, kwargs, structure=structure), decide)
 
 
 def check_decision(
     decide: str, budgets: Mapping[str, float], engine: Mapping[str, Any] | None = None
 ) -> None:
     """Raise `TrainingError` for what `decide_units` could not do."""
-    if decide not in DECIDERS:
-        raise TrainingError(f"decide = {decide!r}: there are {' and '.join(DECIDERS)}")
+    check_decider(decide, engine)
     unknown = [k for k in budgets if k not in _BUDGETS]
     if unknown or not budgets:
         raise TrainingError(f"budgets {dict(budgets)}: give one at least of {', '.join(_BUDGETS)}")
     if decide == "rule" and "latency" in budgets:
         raise TrainingError("a budget of latency needs decide = 'engine': rules do not measure it")
+
+
+def check_decider(decide: str, engine: Mapping[str, Any] | None = None) -> None:
+    """Raise `TrainingError` for one that there is not, and for options that no one would read."""
+    if decide not in DECIDERS:
+        raise TrainingError(f"decide = {decide!r}: there are {' and '.join(DECIDERS)}")
     if decide == "rule" and engine:
         raise TrainingError(f"options of the engine ({', '.join(engine)}) with decide = 'rule'")

@@ -22,6 +22,7 @@ from .callback import Callback, Step
 from .checkpoint import check_run, load_checkpoint, save_checkpoint, state_hash
 from .errors import TrainingError
 from .progress import TrainingProgress
+from .samples import device_of, samples_of
 
 __all__ = ["TrainReport", "train"]
 
@@ -98,8 +99,7 @@ def train(
         Unfit data, or labels are missing.
     """
     _check(epochs, batch_size, clip_norm, checkpoint_steps, scheduler, schedule)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    samples = CalibrationSet.collect(data, device)
+    device, samples = device_of(model), samples_of(model, data)
     task = None if loss is None else resolve_loss(loss, next(iter(samples.batches(1))).targets)
     names = [c.name for c in callbacks]
     if len(set(names)) < len(names):

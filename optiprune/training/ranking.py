@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +15,37 @@ from optiprune.structure import Plan, Structure, total
 
 from .errors import TrainingError
 
-__all__ = ["lowest_units", "plan_of", "removal_order"]
+__all__ = ["Chain", "Move", "lowest_units", "plan_of", "removal_chains", "removal_order"]
 
 Move = tuple[tuple[int, tuple[int, ...]], ...]
 """Units that leave together: (group's number, its units)."""
 
 
-def removal_order(
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Groups that lose equally many units, and the order in which these leave.
+
+    Attributes
+    ----------
+    groups : their numbers
+    moves : what leaves at a time, the lowest score first
+    costs : mean score of each move, ascending
+    """
+
+    groups: tuple[int, ...]
+    moves: tuple[Move, ...]
+    costs: tuple[float, ...]
+
+
+def removal_chains(
     structure: Structure,
     scores: Mapping[str, npt.NDArray[np.float64]],
     *,
     minimum: float = 0.1,
-) -> list[Move]:
-    """In which order units leave, the lowest mean score first.
+) -> list[Chain]:
+    """For all groups that can lose units the order in which they leave, the lowest score first.
 
-    Units that must leave in equal numbers leave together, each the lowest of its part; of two
-    moves in the same groups the first is never dearer.
+    Units that must leave in equal numbers leave together, each the lowest of its part.
 
     Parameters
     ----------
@@ -43,6 +58,8 @@ def removal_order(
         A group that does not exist, a wrong number of scores, a score that is NaN.
     """
     number = {g.name: i for i, g in enumerate(structure.groups)}
+    if not 0 <= minimum <= 1:
+        raise TrainingError(f"minimum = {minimum} must be in [0, 1]")
     for name, s in scores.items():
         if name not in number:
             raise TrainingError(f"no group is called {name!r}; there are {list(number)[:8]}")
@@ -53,22 +70,17 @@ def removal_order(
             raise TrainingError(f"{int(np.isnan(s).sum())} scores of group {name!r} are NaN")
     ties = find_ties(structure)
     free = {number[name] for name in scores} - ties.whole
-    heap: list[tuple[float, int]] = []
-    chains: list[list[tuple[float, Move]]] = []
-    for tied in _components(free, ties.equal):
-        chain = _chain(structure, scores, tied, [ties.parts(g) for g in tied], minimum)
-        if chain:
-            heapq.heappush(heap, (chain[0][0], len(chains)))
-            chains.append(chain)
-    order: list[Move] = []
-    at = [0] * len(chains)
-    while heap:
-        _, c = heapq.heappop(heap)
-        order.append(chains[c][at[c]][1])
-        at[c] += 1
-        if at[c] < len(chains[c]):
-            heapq.heappush(heap, (chains[c][at[c]][0], c))
-    return order
+    chains = [
+        _chain(structure, scores, tied, [ties.parts(g) for g in tied], minimum)
+        for tied in _components(free, ties.equal)
+    ]
+    return [c for c in chains if c.moves]
+
+
+def removal_order(chains: Sequence[Chain]) -> list[Move]:
+    """The moves of all chains, the lowest score first; those of one chain in its order."""
+    entries = [(cost, c, i) for c, chain in enumerate(chains) for i, cost in enumerate(chain.costs)]
+    return [chains[c].moves[i] for _, c, i in sorted(entries)]
 
 
 def _components(free: set[int], equal: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -94,7 +106,7 @@ def _chain(
     groups: Sequence[int],
     parts: Sequence[Sequence[npt.NDArray[np.int64]]],
     minimum: float,
-) -> list[tuple[float, Move]]:
+) -> Chain:
     """Moves within groups that lose equally many units."""
     per_move = int(np.lcm.reduce([len(p) for p in parts]))
     least = max(max(1, int(np.ceil(minimum * structure.groups[g].size - 1e-9))) for g in groups)
@@ -103,7 +115,8 @@ def _chain(
     for g, of in zip(groups, parts, strict=True):
         s = scores[structure.groups[g].name]
         queues.append([part[np.argsort(s[part], kind="stable")] for part in of])
-    out: list[tuple[float, Move]] = []
+    moves: list[Move] = []
+    costs: list[float] = []
     for m in range((size - least) // per_move):
         move, values = [], []
         for g, of in zip(groups, queues, strict=True):
@@ -111,8 +124,9 @@ def _chain(
             units = np.concatenate([q[m * each : (m + 1) * each] for q in of])
             values.append(scores[structure.groups[g].name][units])
             move.append((g, tuple(int(u) for u in units)))
-        out.append((float(np.concatenate(values).mean()), tuple(move)))
-    return out
+        moves.append(tuple(move))
+        costs.append(float(np.concatenate(values).mean()))
+    return Chain(tuple(groups), tuple(moves), tuple(costs))
 
 
 def lowest_units(
@@ -126,7 +140,7 @@ def lowest_units(
 
     Parameters
     ----------
-    scores, minimum : as for `removal_order`
+    scores, minimum : as for `removal_chains`
     shares : budgets for "parameters", "macs" and "memory": shares up to 1, or costs
 
     Raises
@@ -134,7 +148,7 @@ def lowest_units(
     TrainingError
         A bad score, or budgets that cannot be met; the message says how far each can go.
     """
-    order = removal_order(structure, scores, minimum=minimum)
+    order = removal_order(removal_chains(structure, scores, minimum=minimum))
     budgets = budgets_of(structure, shares)
     low, high = 0, len(order)
     if not _meets(structure, order, budgets):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optiprune.shrinking.budgets import costs_of
 from optiprune.structure import find_structure
 from optiprune.training import TrainingError, lowest_units
-from optiprune.training.ranking import plan_of, removal_order
+from optiprune.training.ranking import plan_of, removal_chains, removal_order
 
 from .conftest import make_net
 
@@ -33,7 +33,7 @@ def test_plans_meet_budgets_and_no_more_leaves_than_must(seed, share, cost) -> N
     plan.check(STRUCTURE)
     whole = costs_of(STRUCTURE, {})[cost]
     assert costs_of(STRUCTURE, plan.kept(STRUCTURE))[cost] <= share * whole * (1 + 1e-9)
-    moves = removal_order(STRUCTURE, scores, minimum=0.05)
+    moves = removal_order(removal_chains(STRUCTURE, scores, minimum=0.05))
     gone = sum(len(v) for v in plan.removed.values())
     shorter = list(moves)
     while shorter and sum(len(u) for m in shorter for _, u in m) >= gone:
@@ -47,7 +47,7 @@ def test_plans_meet_budgets_and_no_more_leaves_than_must(seed, share, cost) -> N
 @given(st.integers(0, 10**6), st.floats(0.0, 1.0))
 def test_every_group_keeps_its_minimum_and_low_scores_leave_first(seed, minimum) -> None:
     scores = drawn(seed)
-    order = removal_order(STRUCTURE, scores, minimum=minimum)
+    order = removal_order(removal_chains(STRUCTURE, scores, minimum=minimum))
     left = {g: set(range(n)) for g, n in enumerate(SIZES.values())}
     names = list(SIZES)
     for move in order:
