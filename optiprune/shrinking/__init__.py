@@ -2,6 +2,7 @@
 
 from .api import (
     StructureResult,
+    StructureSweep,
     Tried,
     optimize_structure,
     refit_and_shrink,
@@ -20,6 +21,7 @@ __all__ = [
     "SearchOptions",
     "ShrinkingError",
     "StructureResult",
+    "StructureSweep",
     "Tried",
     "Widths",
     "optimize_blocks",

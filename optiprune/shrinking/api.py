@@ -19,7 +19,14 @@ from .menus import allowed_widths
 from .search import ObjectiveName, Search, SearchOptions
 from .widths import Menu, Widths, choose_widths
 
-__all__ = ["StructureResult", "Tried", "optimize_structure", "refit_and_shrink", "sweep_structure"]
+__all__ = [
+    "StructureResult",
+    "StructureSweep",
+    "Tried",
+    "optimize_structure",
+    "refit_and_shrink",
+    "sweep_structure",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,13 +195,65 @@ def sweep_structure(
     if budget == "latency":
         for value in values:
             _check_latency(value)
-    search = Search(model, data, options or SearchOptions(), structure)
-    menus = _menus(search, multiple, minimum, include, exclude)
-    profile = _profile(search, menus) if budget == "latency" else None
-    return [
-        _within(search, menus, profile, {budget: v}, solutions, width_solver, width_seconds)
-        for v in values
-    ]
+    sweep = StructureSweep(
+        model,
+        data,
+        multiple=multiple,
+        minimum=minimum,
+        include=include,
+        exclude=exclude,
+        solutions=solutions,
+        width_solver=width_solver,
+        width_seconds=width_seconds,
+        options=options,
+        structure=structure,
+    )
+    return [sweep.at({budget: v}) for v in values]
+
+
+class StructureSweep:
+    """`optimize_structure` at one budget after another; damages of widths are measured once.
+
+    Parameters as for `sweep_structure`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Iterable[Any],
+        *,
+        multiple: int = 8,
+        minimum: float = 0.1,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        solutions: int = 1,
+        width_solver: str = "highs",
+        width_seconds: float = 60.0,
+        options: SearchOptions | None = None,
+        structure: Structure | None = None,
+    ) -> None:
+        self._search = Search(model, data, options or SearchOptions(), structure)
+        self._menus = _menus(self._search, multiple, minimum, include, exclude)
+        self._profile: Profile | None = None
+        self._solutions, self._solver, self._seconds = solutions, width_solver, width_seconds
+
+    def at(self, budgets: Mapping[str, float | None]) -> StructureResult:
+        """The result at these budgets ("macs", "parameters", "memory", "latency").
+
+        Raises as `optimize_structure` does.
+        """
+        _check_latency(budgets.get("latency"))
+        if budgets.get("latency") is not None and self._profile is None:
+            self._profile = _profile(self._search, self._menus)
+        return _within(
+            self._search,
+            self._menus,
+            self._profile if budgets.get("latency") is not None else None,
+            budgets,
+            self._solutions,
+            self._solver,
+            self._seconds,
+        )
 
 
 def refit_and_shrink(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,29 @@ class UnitNorms:
         assert isinstance(sums, Tensor)
         assert isinstance(counts, Tensor)
         return sums / counts.clamp_min(1)
+
+    @torch.no_grad()
+    def relative_quantiles(self, share: float) -> Tensor:
+        """(units,), float64: the least t such that ``share`` of a unit's elements are at most t,
+        in root mean squares of their tensors.
+
+        The elements are those of weights of two and more dimensions, where there are any: biases
+        and the scales of norms are of another kind. A unit without elements gives infinity.
+        """
+        weights = [s for s in self._slices if s.parameter.ndim > 1] or self._slices
+        found: list[list[Tensor]] = [[] for _ in range(self.size)]
+        for s in weights:
+            values = s.parameter.detach().double().abs()
+            scale = values.square().mean().sqrt()
+            rows = (values / scale if scale > 0 else values).movedim(s.dim, 0).flatten(1)
+            for index, unit in zip(s.index.tolist(), s.unit.tolist(), strict=True):
+                found[unit].append(rows[index])
+        out = torch.full((self.size,), torch.inf, dtype=torch.float64)
+        for unit, parts in enumerate(found):
+            if parts:
+                row = torch.cat(parts).sort().values
+                out[unit] = row[max(math.ceil(share * len(row)) - 1, 0)]
+        return out
 
     def _by_unit(self, s: _Slices, values: Tensor) -> Tensor:
         rows = values.movedim(s.dim, 0).flatten(1).sum(1) if values.ndim > 1 else values

@@ -1,0 +1,151 @@
+"""Prunings in an order, each more than the one before: by thresholds, or by the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from optiprune.curvature import CalibrationSet
+from optiprune.shrinking import SearchOptions, ShrinkingError, StructureSweep
+from optiprune.structure import Plan, Shrunk, Structure, shrink
+
+from .ranking import Chain, Move, plan_of, removal_chains
+from .samples import example_of
+from .torque import average_weight_scores
+from .unit_norms import UnitNorms
+
+__all__ = ["ByEngine", "ByThreshold", "Candidates"]
+
+
+class Candidates(Protocol):
+    """Prunings in an order, each more than the one before."""
+
+    def raised(self, by: float) -> tuple[Plan, Shrunk] | None:
+        """A pruning further on by ``by`` than the last that was kept; None: there is none."""
+        ...
+
+    def one_more(self) -> tuple[Plan, Shrunk] | None:
+        """The smallest step beyond the last that was kept; None: there is none."""
+        ...
+
+    def keep(self) -> None:
+        """What was given last stays."""
+        ...
+
+
+class ByThreshold:
+    """A unit leaves when ``zero_rate`` of its elements are below its parameter theta."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        data: CalibrationSet,
+        *,
+        zero_rate: float,
+        minimum: float,
+    ) -> None:
+        self._model, self._structure, self._minimum = model, structure, minimum
+        self._args, self._kwargs = example_of(data)
+        self._speed = {k: 1 - m / 2 for k, m in average_weight_scores(model, structure).items()}
+        # from which theta on a unit has left
+        self._leaves = {
+            g.name: UnitNorms(model, g).relative_quantiles(zero_rate).cpu().numpy()
+            for g in structure.groups
+            if g.name in self._speed
+        }
+        self._theta = {k: np.zeros_like(v) for k, v in self._leaves.items()}
+        self._trial = self._theta
+        self._kept: tuple[Move, ...] = ()
+        self._tried: tuple[Move, ...] = ()
+
+    def raised(self, by: float) -> tuple[Plan, Shrunk] | None:
+        theta = self._theta
+        while True:
+            theta = {k: t + by * self._speed[k] for k, t in theta.items()}
+            chains = self._chains(theta)
+            gone = [m for c in chains for m, x in zip(c.moves, c.costs, strict=True) if x <= 0]
+            if len(gone) > len(self._kept):
+                return self._made(theta, gone)
+            if len(gone) == sum(math.isfinite(x) for c in chains for x in c.costs):
+                return None
+
+    def one_more(self) -> tuple[Plan, Shrunk] | None:
+        chains = self._chains(self._theta)
+        gone = [m for c in chains for m, x in zip(c.moves, c.costs, strict=True) if x <= 0]
+        rest = [
+            (x, i, m)
+            for i, c in enumerate(chains)
+            for m, x in zip(c.moves, c.costs, strict=True)
+            if 0 < x < math.inf
+        ]
+        if not rest:
+            return None
+        _, _, move = min(rest, key=lambda r: r[:2])
+        theta = {k: t.copy() for k, t in self._theta.items()}
+        for g, units in move:
+            name = self._structure.groups[g].name
+            theta[name][list(units)] = self._leaves[name][list(units)]
+        return self._made(theta, [*gone, move])
+
+    def keep(self) -> None:
+        self._theta = self._trial
+        self._kept = self._tried
+
+    def _chains(self, theta: Mapping[str, npt.NDArray[np.float64]]) -> list[Chain]:
+        margins = {k: self._leaves[k] - t for k, t in theta.items()}
+        return removal_chains(self._structure, margins, minimum=self._minimum)
+
+    def _made(
+        self, theta: dict[str, npt.NDArray[np.float64]], moves: Sequence[Move]
+    ) -> tuple[Plan, Shrunk]:
+        self._trial, self._tried = theta, tuple(moves)
+        plan = plan_of(self._structure, moves)
+        return plan, shrink(
+            self._model,
+            plan,
+            self._args,
+            self._kwargs,
+            structure=self._structure,
+            latency_repeats=0,
+        )
+
+
+class ByEngine:
+    """The engine at a budget of parameters that falls."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        data: Iterable[Any],
+        engine: Mapping[str, Any],
+        *,
+        minimum: float,
+        seed: int,
+    ) -> None:
+        options = {"structure": structure, "minimum": minimum, **engine}
+        options.setdefault("options", SearchOptions(seed=seed))
+        self._sweep = StructureSweep(model, data, **options)
+        self._gone = self._trial = 0.0
+
+    def raised(self, by: float) -> tuple[Plan, Shrunk] | None:
+        self._trial = self._gone + by
+        if self._trial >= 1:
+            return None
+        try:
+            result = self._sweep.at({"parameters": 1 - self._trial})
+        except ShrinkingError:  # no widths are that small
+            return None
+        return result.plan, result.shrunk
+
+    def one_more(self) -> tuple[Plan, Shrunk] | None:
+        return None
+
+    def keep(self) -> None:
+        self._gone = self._trial
