@@ -164,7 +164,8 @@ def optimize_structure(
         return _chosen(search, _given(search, widths), solutions, {}, {})
     menus = _menus(search, multiple, minimum, include, exclude)
     profile = None if latency is None else _profile(search, menus)
-    return _within(search, menus, profile, shares, solutions, width_solver, width_seconds)
+    chosen = _widths_within(search, menus, profile, shares, width_solver, width_seconds)
+    return _chosen_within(search, menus, profile, chosen, solutions)
 
 
 def sweep_structure(
@@ -242,17 +243,26 @@ class StructureSweep:
 
         Raises as `optimize_structure` does.
         """
+        profile = self._profiled(budgets)
+        chosen = self._widths(budgets, profile)
+        return _chosen_within(self._search, self._menus, profile, chosen, self._solutions)
+
+    def plan_at(self, budgets: Mapping[str, float | None]) -> Plan:
+        """The units that would leave, by the objective alone; nothing is fitted or made smaller."""
+        chosen = self._widths(budgets, self._profiled(budgets))
+        return self._search.plan(self._search.objective.choose(chosen.widths, 1)[0])
+
+    def _profiled(self, budgets: Mapping[str, float | None]) -> Profile | None:
         _check_latency(budgets.get("latency"))
-        if budgets.get("latency") is not None and self._profile is None:
+        if budgets.get("latency") is None:
+            return None
+        if self._profile is None:
             self._profile = _profile(self._search, self._menus)
-        return _within(
-            self._search,
-            self._menus,
-            self._profile if budgets.get("latency") is not None else None,
-            budgets,
-            self._solutions,
-            self._solver,
-            self._seconds,
+        return self._profile
+
+    def _widths(self, budgets: Mapping[str, float | None], profile: Profile | None) -> Widths:
+        return _widths_within(
+            self._search, self._menus, profile, budgets, self._solver, self._seconds
         )
 
 
@@ -309,21 +319,20 @@ def _profile(search: Search, menus: Sequence[Menu]) -> Profile:
     return profile_layers(search.model, search.structure, menus, search.args, search.kwargs)
 
 
-def _within(
+def _widths_within(
     search: Search,
     menus: Sequence[Menu],
     profile: Profile | None,
     shares: Mapping[str, float | None],
-    solutions: int,
     width_solver: str,
     width_seconds: float,
-) -> StructureResult:
+) -> Widths:
     limits = dict(shares)
     latency = limits.pop("latency", None)
     budgets = budgets_of(search.structure, limits)
     if profile is not None and latency is not None:
         budgets.append(latency_budget(profile, latency))
-    chosen = choose_widths(
+    return choose_widths(
         menus,
         search.sizes,
         budgets,
@@ -331,6 +340,15 @@ def _within(
         solver=width_solver,
         seconds=width_seconds,
     )
+
+
+def _chosen_within(
+    search: Search,
+    menus: Sequence[Menu],
+    profile: Profile | None,
+    chosen: Widths,
+    solutions: int,
+) -> StructureResult:
     if profile is None:
         return _chosen(search, chosen, solutions, {}, {})
     return _chosen(

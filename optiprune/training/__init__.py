@@ -3,7 +3,15 @@
 from .callback import Callback, Step
 from .concentration import plot_concentration, rank_correlations
 from .decide import Smaller, decide_units
+from .distillation import Distillation
 from .errors import TrainingError
+from .feature_pruning import (
+    feature_masks,
+    feature_unit_scores,
+    feature_units,
+    feature_weight_scores,
+)
+from .features import FeaturePairs
 from .learning_weight import (
     LearningWeightOptions,
     LearningWeightResult,
@@ -24,6 +32,8 @@ from .torque import Torque, average_weight_scores
 
 __all__ = [
     "Callback",
+    "Distillation",
+    "FeaturePairs",
     "LearningWeightOptions",
     "LearningWeightResult",
     "LearningWeightStep",
@@ -38,6 +48,10 @@ __all__ = [
     "TrainingError",
     "average_weight_scores",
     "decide_units",
+    "feature_masks",
+    "feature_unit_scores",
+    "feature_units",
+    "feature_weight_scores",
     "lowest_units",
     "plot_concentration",
     "prune_by_learning_weight",

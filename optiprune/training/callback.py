@@ -1,12 +1,14 @@
 """What takes part in training beside the task's loss.
 
 `train` calls these methods. A loop of one's own adds ``loss(step)`` to its loss before
-``backward()`` and calls ``after_step(step)`` after ``optimizer.step()``.
+``backward()`` and calls ``after_step(step)`` after ``optimizer.step()``, all of it inside
+``with callback.attached():``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,10 @@ class Callback:
     def name(self) -> str:
         """Of its state in a checkpoint."""
         return type(self).__name__
+
+    def attached(self) -> AbstractContextManager[None]:
+        """Entered before the first forward of training and left after the last step."""
+        return nullcontext()
 
     def loss(self, step: Step) -> Tensor | None:
         """A scalar to be added to the loss of this step, or None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,7 +129,11 @@ def train(
     resumed_at = state.step
     every = checkpoint_steps or per_epoch
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), TrainingProgress(progress, total) as line:
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=cuda))
+        line = stack.enter_context(TrainingProgress(progress, total))
+        for c in callbacks:
+            stack.enter_context(c.attached())
         for epoch in range(state.step // per_epoch, epochs):
             for i, batch in enumerate(_batches(samples, batch_size, seed, epoch)):
                 if epoch * per_epoch + i < state.step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ __all__ = ["UnitNorms"]
 class _Slices:
     """Where the units of a group are in one parameter."""
 
+    name: str
     parameter: nn.Parameter
     dim: int
     index: Tensor  # along dim
@@ -58,7 +60,7 @@ class UnitNorms:
             unit_t = torch.tensor(unit, device=p.device)
             elements = torch.bincount(unit_t, minlength=group.size) * each
             index_t = torch.tensor(index, device=p.device)
-            self._slices.append(_Slices(p, m.dim, index_t, unit_t, elements))
+            self._slices.append(_Slices(m.tensor, p, m.dim, index_t, unit_t, elements))
         if not self._slices:
             raise TrainingError(f"no parameter makes the units of group {group.name!r}")
 
@@ -80,6 +82,19 @@ class UnitNorms:
         assert isinstance(sums, Tensor)
         assert isinstance(counts, Tensor)
         return sums / counts.clamp_min(1)
+
+    def sums(self, values: Mapping[str, Tensor]) -> Tensor:
+        """(units,): sums over a unit's elements of tensors that have the parameters' shapes.
+
+        Parameters
+        ----------
+        values : parameter's name -> tensor of its shape
+        """
+        total: Tensor | float = 0.0
+        for s in self._slices:
+            total = total + self._by_unit(s, values[s.name])
+        assert isinstance(total, Tensor)
+        return total
 
     @torch.no_grad()
     def relative_quantiles(self, share: float) -> Tensor:
