@@ -1,5 +1,6 @@
 """Pruning in training: a loop that can be resumed, and rules that decide while a model learns."""
 
+from .behaviour import Behaviour
 from .callback import Callback, Step
 from .concentration import plot_concentration, rank_correlations
 from .decide import Smaller, decide_units
@@ -28,9 +29,11 @@ from .sensitivity import (
     prune_sensitive_units,
     prune_sensitive_weights,
 )
+from .synthetic import SyntheticData, SyntheticOptions, synthesize
 from .torque import Torque, average_weight_scores
 
 __all__ = [
+    "Behaviour",
     "Callback",
     "Distillation",
     "FeaturePairs",
@@ -43,6 +46,8 @@ __all__ = [
     "SensitivityStep",
     "Smaller",
     "Step",
+    "SyntheticData",
+    "SyntheticOptions",
     "Torque",
     "TrainReport",
     "TrainingError",
@@ -59,5 +64,6 @@ __all__ = [
     "prune_sensitive_weights",
     "pruning_set",
     "rank_correlations",
+    "synthesize",
     "train",
 ]
