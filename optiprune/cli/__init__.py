@@ -1,4 +1,4 @@
-"""The command line: ``optiprune prune``, ``groups``, ``shrink``, ``solve``, ``bench`` and others.
+"""The command line: ``optiprune prune``, ``shrink``, ``train``, ``solve``, ``bench`` and others.
 
 One file a command. Exit codes: 0 done, 1 no solution found, 2 bad input, 3 a defect in optiprune,
 130 interrupted. Nothing here imports torch until a command needs it, so ``optiprune solve`` starts
@@ -22,6 +22,7 @@ from .prune import prune_command
 from .shrink import shrink_command
 from .solve import solve_command
 from .solvers import solvers_command
+from .train import train_command
 
 __all__ = ["app", "main"]
 
@@ -56,6 +57,7 @@ def _options(
 app.command("prune")(prune_command)
 app.command("groups")(groups_command)
 app.command("shrink")(shrink_command)
+app.command("train")(train_command)
 app.command("solve")(solve_command)
 app.command("solvers")(solvers_command)
 app.add_typer(bench_app, name="bench")

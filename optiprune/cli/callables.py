@@ -17,7 +17,7 @@ from .errors import InputError
 from .importable import importable
 from .run_config import RunConfig
 
-__all__ = ["CallableLoader", "check_solver", "names_file"]
+__all__ = ["CallableLoader", "absolute_reference", "check_solver", "names_file"]
 
 
 class CallableLoader:
@@ -104,6 +104,12 @@ class CallableLoader:
 def names_file(where: str) -> bool:
     """Whether the part of a reference before the colon is a path, and not a module's name."""
     return where.endswith(".py") or "/" in where or "\\" in where
+
+
+def absolute_reference(folder: Path, value: str | None) -> str | None:
+    """A reference with the path of its file made absolute; a module's name stays."""
+    where, _, name = (value or "").rpartition(":")
+    return f"{(folder / where).resolve()}:{name}" if names_file(where) else value
 
 
 def check_solver(run: RunConfig) -> None:

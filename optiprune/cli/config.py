@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,6 +24,10 @@ REQUIRED_EXAMPLES = {
     "model.factory": '"my_model.py:load"',
     "data.calibration": '"my_model.py:calibration"',
 }
+TRAIN_EXAMPLES = {
+    "model.factory": '"my_model.py:load"',
+    "data.train": '"my_model.py:training_data"',
+}
 
 
 def config_command(
@@ -35,14 +40,19 @@ def config_command(
     show_template: Annotated[
         bool, typer.Option("--template", help="Print a complete, commented run file.")
     ] = False,
+    training: Annotated[
+        bool, typer.Option("--training", help="Of `optiprune train`, not of `optiprune prune`.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Explain the options, print a template, or validate a run file."""
     with reporting(debug):
         if (file is not None) + explain_all + show_template != 1:
             raise InputError("give one of: a FILE to validate, --explain, --template")
-        if explain_all:
-            _explain()
+        if training:
+            _training(file, explain_all)
+        elif explain_all:
+            _explain(RunConfig)
         elif show_template:
             typer.echo(template(RunConfig, REQUIRED_EXAMPLES), nl=False)
         elif file is not None:
@@ -54,11 +64,26 @@ def config_command(
             )
 
 
-def _explain() -> None:
+def _training(file: Path | None, explain_all: bool) -> None:
+    from .train_config import TrainRunConfig, load_train_config  # loads torch
+
+    if file is not None:
+        run = load_train_config(file, {})
+        typer.echo(
+            f"{file} is valid: rule {run.choice.rule} of {run.choice.of}, the "
+            f"{run.choice.decide} decides"
+        )
+    elif explain_all:
+        _explain(TrainRunConfig)
+    else:
+        typer.echo(template(TrainRunConfig, TRAIN_EXAMPLES), nl=False)
+
+
+def _explain(model: type[BaseModel]) -> None:
     table = Table(title="Options of a run file", title_justify="left", show_lines=False)
     for name in ("option", "type", "default"):
         table.add_column(name, overflow="fold")
     table.add_column("meaning", overflow="fold", ratio=1)
-    for row in explain(RunConfig):
+    for row in explain(model):
         table.add_row(*(escape(cell) for cell in row))
     output().print(table)

@@ -11,10 +11,18 @@ from pydantic import Field, field_validator
 from optiprune.config import Config, ConfigError, read_toml, validate
 from optiprune.config.section import Section
 
-__all__ = ["DataSection", "ModelSection", "OutputSection", "RunConfig", "load_run_config"]
+__all__ = [
+    "DataSection",
+    "ModelSection",
+    "OutputSection",
+    "RunConfig",
+    "check_reference",
+    "load_run_config",
+]
 
 
-def _check_reference(value: str) -> str:
+def check_reference(value: str) -> str:
+    """The value, if it names a function. Raises ValueError."""
     where, colon, function = value.rpartition(":")
     if not colon or not where or not function.isidentifier():
         raise ValueError("must be 'file.py:function' or 'package.module:function'")
@@ -34,7 +42,7 @@ class ModelSection(Section):
         "what the factory returns; none: the factory returns a trained model.",
     )
 
-    _factory = field_validator("factory")(_check_reference)
+    _factory = field_validator("factory")(check_reference)
 
 
 class DataSection(Section):
@@ -57,7 +65,7 @@ class DataSection(Section):
     @field_validator("calibration", "holdout", "evaluate")
     @classmethod
     def _check(cls, value: str | None) -> str | None:
-        return None if value is None else _check_reference(value)
+        return None if value is None else check_reference(value)
 
 
 class OutputSection(Section):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .callables import CallableLoader, check_solver, names_file
+from .callables import CallableLoader, absolute_reference, check_solver
 from .errors import InputError
 from .returned import as_iterable, as_module, as_numbers
 from .run_config import RunConfig
@@ -89,17 +89,15 @@ class RunInputs:
 def _absolute(run: RunConfig, folder: Path) -> RunConfig:
     """Paths made absolute, so that the config written beside the results can be run again."""
 
-    def reference(value: str | None) -> str | None:
-        where, _, name = (value or "").rpartition(":")
-        return f"{(folder / where).resolve()}:{name}" if names_file(where) else value
-
     data = run.data.model_copy(
-        update={k: reference(getattr(run.data, k)) for k in type(run.data).model_fields}
+        update={
+            k: absolute_reference(folder, getattr(run.data, k)) for k in type(run.data).model_fields
+        }
     )
     weights = run.model.weights
     model = run.model.model_copy(
         update={
-            "factory": reference(run.model.factory),
+            "factory": absolute_reference(folder, run.model.factory),
             "weights": None if weights is None else str((folder / weights).resolve()),
         }
     )

@@ -3,6 +3,7 @@
 from .behaviour import Behaviour
 from .callback import Callback, Step
 from .concentration import plot_concentration, rank_correlations
+from .config import TrainingConfig
 from .decide import Smaller, decide_units
 from .distillation import Distillation
 from .errors import TrainingError
@@ -20,6 +21,7 @@ from .learning_weight import (
     prune_by_learning_weight,
 )
 from .loop import TrainReport, train
+from .pipeline import Phase, TrainingResult, prune_in_training
 from .pruning_set import PruningSet, pruning_set
 from .ranking import lowest_units
 from .sensitivity import (
@@ -40,6 +42,7 @@ __all__ = [
     "LearningWeightOptions",
     "LearningWeightResult",
     "LearningWeightStep",
+    "Phase",
     "PruningSet",
     "SensitivityOptions",
     "SensitivityResult",
@@ -50,7 +53,9 @@ __all__ = [
     "SyntheticOptions",
     "Torque",
     "TrainReport",
+    "TrainingConfig",
     "TrainingError",
+    "TrainingResult",
     "average_weight_scores",
     "decide_units",
     "feature_masks",
@@ -60,6 +65,7 @@ __all__ = [
     "lowest_units",
     "plot_concentration",
     "prune_by_learning_weight",
+    "prune_in_training",
     "prune_sensitive_units",
     "prune_sensitive_weights",
     "pruning_set",

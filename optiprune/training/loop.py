@@ -25,7 +25,7 @@ from .errors import TrainingError
 from .progress import TrainingProgress
 from .samples import device_of, samples_of
 
-__all__ = ["TrainReport", "train"]
+__all__ = ["Augment", "TrainReport", "steps_per_epoch", "train"]
 
 Augment = Callable[[Any, torch.Generator], Any]
 Scheduler = LRScheduler | ReduceLROnPlateau
@@ -108,7 +108,7 @@ def train(
             f"callbacks {names} have one name: their states could not be told apart"
         )
     _check_optimizer(model, optimizer, callbacks)
-    per_epoch = sum(1 for _ in _batches(samples, batch_size, seed, 0))
+    per_epoch = steps_per_epoch(samples, batch_size)
     total = epochs * per_epoch
     run = {
         "epochs": epochs,
@@ -242,6 +242,10 @@ def _epoch_ends(scheduler: Scheduler, loss: float) -> None:
         scheduler.step(loss)
     else:
         scheduler.step()
+
+
+def steps_per_epoch(data: CalibrationSet, batch_size: int) -> int:
+    return sum(1 for _ in _batches(data, batch_size, 0, 0))
 
 
 def _batches(data: CalibrationSet, size: int, seed: int, epoch: int) -> Iterator[Batch]:

@@ -1,0 +1,278 @@
+"""Train, choose what leaves, fine-tune what is left: all parts by one config, resumable."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from optiprune.curvature import CalibrationSet
+from optiprune.curvature.losses import LossFunction
+from optiprune.masks import MaskSet, keep_masked
+from optiprune.structure import Plan, find_structure
+
+from .callback import Callback
+from .checkpoint import state_hash
+from .choice import Chosen, choose
+from .concentration import Concentration
+from .config import LoopSection, TrainingConfig
+from .distillation import Distillation
+from .errors import TrainingError
+from .features import FeaturePairs
+from .loop import Augment, steps_per_epoch, train
+from .make import make_optimizer, make_scheduler
+from .samples import example_of, samples_of
+from .stored import load_chosen, save_chosen
+from .synthetic import SyntheticOptions, synthesize
+from .torque import Torque
+
+__all__ = ["Phase", "TrainingResult", "prune_in_training"]
+
+LoopName = Literal["train", "finetune"]
+# the two loops draw other orders of the samples
+_SEEDS = {"train": 0, "finetune": 1_000_003}
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One part of a run.
+
+    Attributes
+    ----------
+    name, seconds : wall clock, of this process alone
+    losses : mean of every epoch
+    scores : what ``evaluate`` said after it
+    """
+
+    name: Literal["train", "choose", "finetune"]
+    seconds: float
+    losses: tuple[float, ...] = ()
+    scores: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingResult:
+    """What `prune_in_training` returns.
+
+    Attributes
+    ----------
+    model : smaller, or masked; the model that was given is as it was
+    plans : units that left, one plan for each session of the learning weight; none for weights
+    masks : of weights; None for units
+    phases : in order
+    left : share of the parameters; of the masked layers' weights for masks
+    parameters, macs : before and after; multiply-adds of one sample, None for masks
+    scores_before : what ``evaluate`` said of the model that was given
+    decided_by : "rule" or "engine"
+    concentration : of norms around the pivots before and after training, with torque
+    """
+
+    model: nn.Module
+    plans: tuple[Plan, ...]
+    masks: MaskSet | None
+    phases: tuple[Phase, ...]
+    left: float
+    parameters: tuple[int, int]
+    macs: tuple[float, float] | None
+    scores_before: Mapping[str, float] | None
+    decided_by: str
+    concentration: tuple[Concentration, Concentration] | None
+
+
+def prune_in_training(
+    model: nn.Module,
+    data: Iterable[Any],
+    config: TrainingConfig,
+    *,
+    calibration: Iterable[Any] | Literal["synthetic"] | None = None,
+    teacher: nn.Module | None = None,
+    loss: str | LossFunction = "auto",
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    augment: Augment | None = None,
+    folder: str | Path | None = None,
+    progress: bool | None = None,
+) -> TrainingResult:
+    """Train a copy of a model, prune it by the config's rule, and fine-tune what is left.
+
+    Parameters
+    ----------
+    model : is left as it was
+    data : to train on, as for `optiprune.optimize_masks`
+    config : what is done; see `TrainingConfig`
+    calibration : samples that rules and the engine look at; "synthetic": made from the network;
+        None: the training data
+    teacher : of distillation and of the rule "features"; None: the model as it is given
+    loss, augment : as for `train`
+    evaluate : of a model, called before and after every phase
+    folder : of checkpoints and of what was chosen: a run that was killed goes on there
+    progress : show progress lines; by default only on a terminal
+
+    Raises
+    ------
+    TrainingError
+        Bad options, or what they lead to; the message names them.
+    CalibrationError, LayerError, TraceError, GateError, ShrinkingError
+        As `train`, `optiprune.optimize_masks` and `optiprune.shrinking.optimize_structure` do.
+    """
+    work = copy.deepcopy(model)
+    samples = samples_of(work, data)
+    example = example_of(samples)
+    place = None if folder is None else Path(folder)
+    loops = _Loops(samples, teacher or model, config, loss, augment, place, progress)
+    before = None if evaluate is None else dict(evaluate(work))
+    phases: list[Phase] = []
+    concentration = None
+    pairs = None
+    if config.train.epochs:
+        torque = _torque(work, example, config)
+        start = None if torque is None else torque.concentration()
+        phase, pairs = loops.run("train", work, [] if torque is None else [torque], None)
+        phases.append(_scored(phase, work, evaluate))
+        if torque is not None and start is not None:
+            concentration = (start, torque.concentration())
+    began = time.perf_counter()
+    calibrated = _calibration(calibration, samples, work, config)
+    chosen = _chosen(work, calibrated, config, teacher or model, pairs, example, place)
+    phase = Phase("choose", time.perf_counter() - began)
+    phases.append(_scored(phase, chosen.model, evaluate))
+    if config.finetune.epochs:
+        phase, _ = loops.run("finetune", chosen.model, [], chosen.masks)
+        phases.append(_scored(phase, chosen.model, evaluate))
+    count = sum(p.numel() for p in model.parameters())
+    return TrainingResult(
+        model=chosen.model,
+        plans=chosen.plans,
+        masks=chosen.masks,
+        phases=tuple(phases),
+        left=chosen.left,
+        parameters=(count, sum(p.numel() for p in chosen.model.parameters())),
+        macs=chosen.macs,
+        scores_before=before,
+        decided_by=chosen.decided_by,
+        concentration=concentration,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loops:
+    """What both loops share."""
+
+    samples: CalibrationSet
+    teacher: nn.Module
+    config: TrainingConfig
+    loss: str | LossFunction
+    augment: Augment | None
+    folder: Path | None
+    progress: bool | None
+
+    def run(
+        self, name: LoopName, model: nn.Module, callbacks: list[Callback], masks: MaskSet | None
+    ) -> tuple[Phase, FeaturePairs | None]:
+        """Train the model in place; features' adapters as they are then, if there are any."""
+        options: LoopSection = getattr(self.config, name)
+        distillation = self._distillation(name, model)
+        if distillation is not None:
+            callbacks = [*callbacks, distillation]
+        own = [p for c in callbacks for p in c.parameters()]
+        optimizer = make_optimizer(options.optimizer, [*model.parameters(), *own])
+        per_epoch = steps_per_epoch(self.samples, options.batch_size)
+        length = options.epochs * (per_epoch if options.schedule == "step" else 1)
+        scheduler = make_scheduler(options.scheduler, optimizer, length)
+        started = time.perf_counter()
+        model.train()
+        try:
+            with ExitStack() as stack:
+                if masks is not None:
+                    stack.enter_context(keep_masked(model, masks, optimizer))
+                report = train(
+                    model,
+                    self.samples,  # type: ignore[arg-type]
+                    optimizer,
+                    epochs=options.epochs,
+                    batch_size=options.batch_size,
+                    scheduler=scheduler,
+                    schedule=options.schedule,
+                    loss=self.loss,
+                    callbacks=callbacks,
+                    augment=self.augment,
+                    clip_norm=options.clip_norm,
+                    checkpoint=None if self.folder is None else self.folder / f"{name}.ckpt",
+                    checkpoint_steps=options.checkpoint_steps,
+                    seed=_SEEDS[name] + self.config.seed,
+                    progress=self.progress,
+                )
+        finally:
+            model.eval()
+        phase = Phase(name, time.perf_counter() - started, report.losses)
+        return phase, None if distillation is None else distillation.pairs
+
+    def _distillation(self, name: LoopName, model: nn.Module) -> Distillation | None:
+        if name not in self.config.distillation.phases:
+            return None
+        options = self.config.distillation.model_dump(exclude={"phases"})
+        example = example_of(self.samples)
+        return Distillation(self.teacher, model, example, **options, seed=self.config.seed)
+
+
+def _torque(
+    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], config: TrainingConfig
+) -> Torque | None:
+    if not config.torque.strength:
+        return None
+    return Torque(model, find_structure(model, *example), **config.torque.model_dump())
+
+
+def _calibration(
+    given: Iterable[Any] | Literal["synthetic"] | None,
+    samples: CalibrationSet,
+    model: nn.Module,
+    config: TrainingConfig,
+) -> CalibrationSet:
+    if given is None:
+        return samples
+    if not isinstance(given, str):
+        return samples_of(model, given)
+    if given != "synthetic":
+        raise TrainingError(f"calibration = {given!r}: give samples, 'synthetic' or None")
+    table = config.synthetic.model_dump()
+    shape = table.pop("shape")
+    if not shape:
+        raise TrainingError("calibration = 'synthetic' needs synthetic.shape, that of one sample")
+    made = synthesize(model, shape, SyntheticOptions(**table, seed=config.seed))
+    return samples_of(model, [(made.inputs, made.classes)])
+
+
+def _chosen(
+    model: nn.Module,
+    data: CalibrationSet,
+    config: TrainingConfig,
+    teacher: nn.Module,
+    pairs: FeaturePairs | None,
+    example: tuple[tuple[Any, ...], dict[str, Any]],
+    folder: Path | None,
+) -> Chosen:
+    if folder is None:
+        return choose(model, data, config, teacher=teacher, pairs=pairs)
+    path = folder / "chosen.ckpt"
+    run = {
+        "options": config.model_dump_json(exclude={"train", "finetune"}),
+        "weights": state_hash(model),
+        "samples": data.n,
+    }
+    if path.exists():
+        return load_chosen(path, run, model, example)
+    chosen = choose(model, data, config, teacher=teacher, pairs=pairs)
+    save_chosen(path, run, chosen)
+    return chosen
+
+
+def _scored(
+    phase: Phase, model: nn.Module, evaluate: Callable[[nn.Module], Mapping[str, float]] | None
+) -> Phase:
+    return phase if evaluate is None else replace(phase, scores=dict(evaluate(model)))
