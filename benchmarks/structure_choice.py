@@ -116,14 +116,24 @@ IMPORTANCES = ("GroupMagnitude", "BNScale", "LAMP", "GroupTaylor", "GroupHessian
 
 
 def torch_pruning(
-    name: str, model: nn.Module, x: Tensor, y: Tensor, share: float
+    name: str, model: nn.Module, x: Tensor, y: Tensor, share: float, cost: str = "macs"
 ) -> tuple[nn.Module, float]:
-    """The model after one importance, and the share of multiply-adds left."""
+    """The model after one importance, and the share of multiply-adds left.
+
+    Parameters
+    ----------
+    cost : of which at most the share is left: "macs" or "parameters"
+    """
     import torch_pruning as tp
+
+    def costs() -> dict[str, float]:
+        return dict(
+            zip(("macs", "parameters"), tp.utils.count_ops_and_params(net, example), strict=True)
+        )
 
     net = copy.deepcopy(model).eval()
     example = x[:1]
-    whole, _ = tp.utils.count_ops_and_params(net, example)
+    whole = costs()
     last = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
     options = {"p": 2} if name in ("GroupMagnitude", "LAMP") else {}
     importance = getattr(tp.importance, f"{name}Importance")(**options)
@@ -137,8 +147,7 @@ def torch_pruning(
         iterative_steps=60,
         ignored_layers=[last],
     )
-    macs = whole
-    while macs > share * whole:
+    while costs()[cost] > share * whole[cost]:
         net.zero_grad()
         if name == "GroupTaylor":
             F.cross_entropy(net(x[:500]), y[:500]).backward()
@@ -149,8 +158,7 @@ def torch_pruning(
                 value.backward(retain_graph=True)
                 importance.accumulate_grad(net)
         pruner.step()
-        macs, _ = tp.utils.count_ops_and_params(net, example)
-    return net, macs / whole
+    return net, costs()["macs"] / whole["macs"]
 
 
 def known(journal: Path) -> list[Row]:
