@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +17,11 @@ from .errors import TrainingError
 from .ranking import lowest_units
 from .samples import example_of, samples_of
 
-__all__ = ["Decide", "Smaller", "check_decider", "check_decision", "decide_units"]
+__all__ = ["BUDGETS", "Decide", "Smaller", "check_decider", "check_decision", "decide_units"]
 
 Decide = Literal["rule", "engine"]
 DECIDERS = ("rule", "engine")
-_BUDGETS = ("parameters", "macs", "memory", "latency")
+BUDGETS = ("parameters", "macs", "memory", "latency")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,17 +88,27 @@ def check_decision(
     decide: str, budgets: Mapping[str, float], engine: Mapping[str, Any] | None = None
 ) -> None:
     """Raise `TrainingError` for what `decide_units` could not do."""
-    check_decider(decide, engine)
-    unknown = [k for k in budgets if k not in _BUDGETS]
+    check_decider(decide, engine, ("widths", *BUDGETS))
+    unknown = [k for k in budgets if k not in BUDGETS]
     if unknown or not budgets:
-        raise TrainingError(f"budgets {dict(budgets)}: give one at least of {', '.join(_BUDGETS)}")
+        raise TrainingError(f"budgets {dict(budgets)}: give one at least of {', '.join(BUDGETS)}")
     if decide == "rule" and "latency" in budgets:
         raise TrainingError("a budget of latency needs decide = 'engine': rules do not measure it")
 
 
-def check_decider(decide: str, engine: Mapping[str, Any] | None = None) -> None:
-    """Raise `TrainingError` for one that there is not, and for options that no one would read."""
+def check_decider(
+    decide: str, engine: Mapping[str, Any] | None = None, taken: Sequence[str] = ()
+) -> None:
+    """Raise `TrainingError` for one that there is not, and for options that no one would read.
+
+    Parameters
+    ----------
+    taken : options of the engine that the rule sets by itself
+    """
     if decide not in DECIDERS:
         raise TrainingError(f"decide = {decide!r}: there are {' and '.join(DECIDERS)}")
     if decide == "rule" and engine:
         raise TrainingError(f"options of the engine ({', '.join(engine)}) with decide = 'rule'")
+    double = [k for k in engine or {} if k in taken]
+    if double:
+        raise TrainingError(f"engine: {double[0]!r} is set by the rule; it cannot be given here")

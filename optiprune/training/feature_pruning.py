@@ -132,7 +132,7 @@ def feature_masks(
     TrainingError
         A bad option, or features that depend on no such layer.
     """
-    check_decider(decide, engine)
+    check_decider(decide, engine, ("sparsity", "loss", "include"))
     if not 0 <= sparsity < 1:
         raise TrainingError(f"sparsity = {sparsity} must be in [0, 1)")
     samples = samples_of(student, data)

@@ -202,13 +202,17 @@ def _adapter(s: Tensor, t: Tensor, learned: bool, generator: torch.Generator) ->
 def _view(student: nn.Module, pairs: FeaturePairs, scales: Sequence[float]) -> nn.Module:
     """The student with another output: its modules and parameters are the same objects."""
     view = copy.copy(student)
+    # a container's forward goes over its modules: it must not meet the adapters
+    view.__dict__["_inner"] = copy.copy(student)
     view._modules = {**student._modules, ADAPTERS: pairs.adapters}
     own = type(student).forward
     names = list(pairs.pairs)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         with captured(self, names) as found:
-            own(self, *args, **kwargs)
+            inner = self.__dict__["_inner"]
+            inner.training = self.training
+            own(inner, *args, **kwargs)
         features = pairs.adapted(found, getattr(self, ADAPTERS))
         return torch.cat([f.flatten(1) * c for f, c in zip(features, scales, strict=True)], 1)
 

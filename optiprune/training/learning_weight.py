@@ -172,7 +172,7 @@ def prune_by_learning_weight(
         The model cannot be traced; the smaller model is not the masked one; unfit data; no group
         that the engine could choose from.
     """
-    check_decider(decide, engine)
+    check_decider(decide, engine, ("structure", "minimum"))
     o = options or LearningWeightOptions()
     samples = pruning_set(model, data, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed)
     accuracy = samples.accuracy if evaluate is None else evaluate

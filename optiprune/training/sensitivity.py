@@ -20,11 +20,12 @@ from typing import Any
 from torch import nn
 
 from optiprune.api import optimize_masks
+from optiprune.config import Config
 from optiprune.masks import MaskSet
 from optiprune.shrinking import optimize_structure
 from optiprune.structure import Plan, Shrunk, Structure, find_structure, shrink
 
-from .decide import Decide, check_decider
+from .decide import BUDGETS, Decide, check_decider
 from .errors import TrainingError
 from .pruning_set import PruningSet, pruning_set
 from .rated import Rated, RatedUnits, RatedWeights
@@ -210,12 +211,15 @@ def prune_sensitive_weights(
     LayerError, CalibrationError
         Nothing to prune; unfit data.
     """
-    o, accuracy, before, lowest, _ = _begin(model, data, options, evaluate, decide, engine)
+    check_decider(decide, engine, ("sparsity", "refit", "include", "seed"))
+    o, accuracy, before, lowest, _ = _begin(model, data, options, evaluate)
     rated = RatedWeights(model, include, exclude)
     rates, after, steps = _search(rated, accuracy, lowest, o)
     masks, decided = MaskSet(rated.masks(rates)), decide
     if decide == "engine" and any(rates.values()):
         sparsity = {name: 1.0 - float(masks[p].double().mean()) for name, p in rated.layers.items()}
+        more = dict(engine or {})
+        more["config"] = _with_sparsities(more.get("config"), sparsity)
         work = copy.deepcopy(model)
         found = optimize_masks(
             work,
@@ -223,9 +227,11 @@ def prune_sensitive_weights(
             sparsity=1.0 - rated.left(rates),
             refit=False,
             include=list(rated.layers),
-            config={"layers": {"sparsity": sparsity}},
             seed=o.seed,
-            **(engine or {}),
+            **{
+                **(engine or {}),
+                "config": _with_sparsities((engine or {}).get("config"), sparsity),
+            },
         )
         value = accuracy(work.eval())
         if value >= lowest:
@@ -264,7 +270,8 @@ def prune_sensitive_units(
     The others, and errors, are those of `prune_sensitive_weights`, and `TraceError`, `GateError`:
     the model cannot be traced; the smaller model is not the masked one.
     """
-    o, accuracy, before, lowest, samples = _begin(model, data, options, evaluate, decide, engine)
+    check_decider(decide, engine, ("widths", *BUDGETS))
+    o, accuracy, before, lowest, samples = _begin(model, data, options, evaluate)
     args, kwargs = example_of(samples.data)
     if structure is None:
         structure = find_structure(model, args, kwargs)
@@ -289,16 +296,23 @@ def prune_sensitive_units(
     )
 
 
+def _with_sparsities(
+    config: Config | Mapping[str, Any] | None, sparsity: Mapping[str, float]
+) -> Config | dict[str, Any]:
+    """A config of the user's with the layers' sparsities in it."""
+    if isinstance(config, Config):
+        return config.replace(layers={"sparsity": sparsity})
+    table = dict(config or {})
+    return {**table, "layers": {**table.get("layers", {}), "sparsity": dict(sparsity)}}
+
+
 def _begin(
     model: nn.Module,
     data: Iterable[Any],
     options: SensitivityOptions | None,
     evaluate: Evaluate | None,
-    decide: Decide,
-    engine: Mapping[str, Any] | None,
 ) -> tuple[SensitivityOptions, Evaluate, float, float, PruningSet]:
     """Options, how accuracy is measured, that of the model, the floor, and the samples."""
-    check_decider(decide, engine)
     o = options or SensitivityOptions()
     samples = pruning_set(model, data, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed)
     accuracy = samples.accuracy if evaluate is None else evaluate

@@ -58,7 +58,8 @@ def test_every_rule(learnt, rule, of, budget, more, decide) -> None:
     before = copy.deepcopy(learnt.state_dict())
     options: dict = {}
     if decide == "engine":
-        options = {"engine": {"preset": "fast"} if of == "weights" else {"multiple": 1}}
+        fast = {"preset": "fast", "config": {"batches": {"steps": 6}}}
+        options = {"engine": fast if of == "weights" else {"multiple": 1}}
         if rule in ("sensitivity", "behaviour") and of == "units":
             options = {}
     choice = {"rule": rule, "of": of, "decide": decide, **options}

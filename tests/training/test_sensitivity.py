@@ -21,6 +21,8 @@ from optiprune.training.sensitivity import search_rates
 
 from .conftest import make_net, make_stripes
 
+FAST = {"preset": "fast", "config": {"curvature": {"samples": 60}, "batches": {"steps": 6}}}
+
 
 class Table:
     """Layers whose accuracy falls by known amounts; half of each layer is left at rate 0.5."""
@@ -122,9 +124,7 @@ def test_the_engine_in_the_same_numbers(learnt) -> None:
     options = SensitivityOptions(tolerance=0.03)
     rule = prune_sensitive_weights(learnt, data, options=options)
     assert rule.left < 0.9
-    engine = prune_sensitive_weights(
-        learnt, data, options=options, decide="engine", engine={"preset": "fast"}
-    )
+    engine = prune_sensitive_weights(learnt, data, options=options, decide="engine", engine=FAST)
     assert engine.rates == rule.rates
     assert engine.left == pytest.approx(rule.left, abs=2e-3)
     assert engine.accuracy_after >= engine.floor
@@ -152,7 +152,7 @@ def test_an_answer_of_the_engine_below_the_floor_is_not_taken(learnt) -> None:
         evaluate=evaluate,
         options=SensitivityOptions(max_rate=0.3),
         decide="engine",
-        engine={"preset": "fast"},
+        engine=FAST,
     )
     assert result.decided_by == "rule"
     assert result.accuracy_after == 1.0
@@ -170,3 +170,6 @@ def test_what_is_refused(learnt) -> None:
         prune_sensitive_units(learnt, data, decide="me")
     with pytest.raises(TrainingError, match="options of the engine"):
         prune_sensitive_units(learnt, data, engine={"levels": 3})
+    for prune, name in ((prune_sensitive_units, "macs"), (prune_sensitive_weights, "sparsity")):
+        with pytest.raises(TrainingError, match=f"'{name}' is set by the rule"):
+            prune(learnt, data, decide="engine", engine={name: 0.5})
