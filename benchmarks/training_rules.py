@@ -6,7 +6,7 @@ The trained networks on Fashion-MNIST (seed 0), every row with the same budget o
 over 10,000 images, the choice at a share of the parameters, and 2 epochs over the same images, SGD
 with momentum from 0.02 to 0 by a cosine, on one thread. Test accuracy of 10,000 images.
 torch-pruning runs between the same two loops, one row for each of its importances. Then, at a
-density of 5 % of the weights by magnitude, the same fine-tuning with and without distillation.
+density of 5 % of the weights by magnitude, the same fine-tuning with and without a teacher.
 Writes benchmarks/results/training_rules_<model>.md and .jsonl; a row that is there is not measured
 again.
 """
@@ -20,7 +20,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ from optiprune.training import (
 )
 
 RESULTS = Path(__file__).parent / "results"
-IMAGES, CALIBRATION, EPOCHS, DENSITY = 10_000, 2000, 2, 0.05
+IMAGES, CALIBRATION, EPOCHS = 10_000, 2000, 2
+# of the comparison with and without a teacher
+DENSITY, FEW = 0.05, ((2000, 15), (10_000, 2))
 OPTIMIZER = {"name": "SGD", "lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 LOOP = {"epochs": EPOCHS, "batch_size": 128, "optimizer": OPTIMIZER}
 FEATURES = {
@@ -189,12 +192,12 @@ def measure(name: str, share: float, journal: Path) -> list[Row]:
                 continue
             if trained is None:
                 start = time.perf_counter()
-                trained = loop(copy.deepcopy(model), images, seed=0)
+                trained = loop(copy.deepcopy(model), images, IMAGES, EPOCHS, seed=0)
                 first = time.perf_counter() - start
             start = time.perf_counter()
             net, macs = torch_pruning(importance, trained, *calibration[0], share, "parameters")
             chosen = accuracy(net, *test)
-            loop(net, images, seed=1_000_003)
+            loop(net, images, IMAGES, EPOCHS, seed=1_000_003)
             took = first + time.perf_counter() - start
             size = sum(p.numel() for p in net.parameters())
             add(
@@ -213,19 +216,31 @@ def measure(name: str, share: float, journal: Path) -> list[Row]:
 
 
 def loop(
-    model: nn.Module, images: list[tuple[Tensor, Tensor]], seed: int, **more: Any
+    model: nn.Module,
+    inputs: list[Any],
+    samples: int,
+    epochs: int,
+    *,
+    masks: MaskSet | None = None,
+    callbacks: Sequence[Distillation] = (),
+    **more: Any,
 ) -> nn.Module:
-    """The same loop as in the config, by hand."""
+    """The loop of the config, by hand."""
     options = {k: v for k, v in OPTIMIZER.items() if k != "name"}
-    own = [p for c in more.get("callbacks", ()) for p in c.parameters()]
+    own = [p for c in callbacks for p in c.parameters()]
     optimizer = torch.optim.SGD([*model.parameters(), *own], **options)
-    steps = EPOCHS * -(-len(images[0][0]) // LOOP["batch_size"])
+    steps = epochs * -(-samples // LOOP["batch_size"])
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    masks = more.pop("masks", None)
-    keeper = None if masks is None else keep_masked(model, masks, optimizer)
-    train(model.train(), images, optimizer, scheduler=scheduler, epochs=EPOCHS, seed=seed, **more)
-    if keeper is not None:
-        keeper.remove()
+    with nullcontext() if masks is None else keep_masked(model, masks, optimizer):
+        train(
+            model.train(),
+            inputs,
+            optimizer,
+            scheduler=scheduler,
+            epochs=epochs,
+            callbacks=callbacks,
+            **more,
+        )
     return model.eval()
 
 
@@ -249,49 +264,43 @@ def distilled(name: str) -> list[str]:
     teacher = copy.deepcopy(load_trained(name, 0)).eval()
     x, y = data("train", flat=flat)
     test = data("test", flat=flat)
-    images = [(x[:IMAGES], y[:IMAGES])]
     dense = accuracy(teacher, *test)
     masks = magnitude_masks(teacher, DENSITY)
-
-    def student() -> nn.Module:
-        net = copy.deepcopy(teacher)
-        masks.apply(net)
-        return net
-
+    names = FEATURES[name]
+    kinds: dict[str, dict[str, Any] | None] = {
+        "labels alone": None,
+        "labels, teacher's outputs": {},
+        "labels, outputs, features": {"features": names, "auxiliary_weight": 0.0},
+        "labels, outputs, features, auxiliary classifiers": {"features": names},
+        "no labels: outputs, features": {"features": names, "auxiliary_weight": 0.0},
+    }
     out = [
         "",
-        f"Distillation at {DENSITY:.0%} of the weights by magnitude, {EPOCHS} epochs over "
-        f"{IMAGES:,} images; lost is against {dense:.2%} of the dense network.\n",
-        "| fine-tuning | accuracy | lost | recovered of what is lost without a teacher |",
-        "|---|---:|---:|---:|",
-        f"| none | {accuracy(student(), *test):.2%} | | |",
+        f"Distillation at {DENSITY:.0%} of the weights by magnitude, from images with labels or "
+        f"without; lost is against {dense:.2%} of the dense network.\n",
+        "| images, epochs | fine-tuning | accuracy | lost | recovered of what labels alone lose |",
+        "|---|---|---:|---:|---:|",
     ]
-    lost: dict[str, float] = {}
-    kinds: dict[str, Callable[[nn.Module], list[Distillation]]] = {
-        "labels alone": lambda s: [],
-        "labels, teacher's outputs": lambda s: [Distillation(teacher, s, ((x[:2],), {}))],
-        "labels, outputs, features, auxiliary classifiers": lambda s: [
-            Distillation(teacher, s, ((x[:2],), {}), features=FEATURES[name])
-        ],
-        "no labels: outputs, features": lambda s: [
-            Distillation(teacher, s, ((x[:2],), {}), features=FEATURES[name])
-        ],
-    }
-    for kind, callbacks in kinds.items():
-        net = student()
-        more: dict[str, Any] = {"callbacks": callbacks(net), "masks": masks}
-        inputs: Any = images
-        if kind.startswith("no labels"):
-            more["loss"], inputs = None, [images[0][0]]
-        loop(net, inputs, seed=0, **more)
-        right = accuracy(net, *test)
-        lost[kind] = dense - right
-        share = 1 - lost[kind] / lost["labels alone"]
-        out.append(
-            f"| {kind} | {right:.2%} | {100 * lost[kind]:.2f} | "
-            + ("|" if kind == "labels alone" else f"{share:.0%} |")
-        )
-        print(out[-1], flush=True)
+    for images, epochs in FEW:
+        alone = 0.0
+        for kind, options in kinds.items():
+            net = copy.deepcopy(teacher)
+            masks.apply(net)
+            callbacks = []
+            if options is not None:
+                callbacks = [Distillation(teacher, net, ((x[:2],), {}), **options)]
+            blind = kind.startswith("no labels")
+            inputs = [x[:images]] if blind else [(x[:images], y[:images])]
+            more = {"loss": None} if blind else {}
+            loop(net, inputs, images, epochs, masks=masks, callbacks=callbacks, seed=0, **more)
+            right = accuracy(net, *test)
+            lost = dense - right
+            alone = alone or lost
+            share = "" if options is None else f"{1 - lost / alone:.0%}"
+            out.append(
+                f"| {images:,}, {epochs} | {kind} | {right:.2%} | {100 * lost:.2f} | {share} |"
+            )
+            print(out[-1], flush=True)
     return out
 
 

@@ -68,7 +68,7 @@ class DistillationSection(Section):
         description="The student's modules -> the teacher's, whose outputs are to agree; the rule "
         "'features' needs some.",
     )
-    temperature: float = Field(4.0, gt=0, description="Of softened outputs.")
+    temperature: float = Field(1.0, gt=0, description="Of softened outputs.")
     output_weight: float = Field(1.0, ge=0, description="Of the divergence of outputs.")
     feature_weight: float = Field(1.0, ge=0, description="Of the distances of features.")
     auxiliary_weight: float = Field(

@@ -44,7 +44,7 @@ class Distillation(Callback):
     student : the model that is trained
     example : positional and keyword arguments of two samples
     features : pairs of module names, as for `FeaturePairs`; none: outputs alone
-    temperature : > 0, of the softened outputs
+    temperature : > 0, of the softened outputs; above 1 the small probabilities count more
     output_weight, feature_weight, auxiliary_weight : of the terms; 0 leaves a term out
     grid, seed : as for `FeaturePairs`
 
@@ -61,7 +61,7 @@ class Distillation(Callback):
         example: tuple[tuple[Any, ...], Mapping[str, Any]],
         *,
         features: Mapping[str, str] | Sequence[str] = (),
-        temperature: float = 4.0,
+        temperature: float = 1.0,
         output_weight: float = 1.0,
         feature_weight: float = 1.0,
         auxiliary_weight: float = 0.3,
