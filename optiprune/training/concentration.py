@@ -67,7 +67,7 @@ def plot_concentration(before: Concentration, after: Concentration, path: str | 
         panel.grid(alpha=0.3)
     for panel in axes.flat[len(before) :]:
         panel.set_visible(False)
-    figure.supxlabel("distance from the pivot, in units of the group")
+    figure.supxlabel("distance from the pivot, as a share of the units")
     figure.supylabel("norm, share of the largest")
     axes.flat[0].legend(fontsize=7)
     figure.savefig(path, dpi=120)
