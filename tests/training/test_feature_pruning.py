@@ -87,6 +87,7 @@ def test_scores_are_the_first_order_change(teacher, student) -> None:
     assert float(scores[index]) == pytest.approx(abs(slope), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decide", ["rule", "engine"])
 def test_labels_are_not_looked_at(teacher, student, decide) -> None:
     x, y = DATA[0][:100], DATA[1][:100]
@@ -107,6 +108,7 @@ def test_labels_are_not_looked_at(teacher, student, decide) -> None:
     assert plans[1].removed == plans[2].removed == plans[0].removed
 
 
+@pytest.mark.slow
 def test_the_engine_keeps_features_better(teacher, student) -> None:
     before = copy.deepcopy(student.state_dict())
     pairs = FeaturePairs(teacher, student, NAMES, EXAMPLE)
@@ -142,6 +144,7 @@ def test_the_engine_keeps_features_better(teacher, student) -> None:
     assert fitted.plan.removed == smaller["engine"].plan.removed
 
 
+@pytest.mark.slow
 def test_where_all_scores_are_zero_the_engine_still_knows(teacher) -> None:
     """At equality first-order scores say nothing, second-order ones what is lost."""
     same = copy.deepcopy(teacher)
@@ -163,6 +166,7 @@ def test_where_all_scores_are_zero_the_engine_still_knows(teacher) -> None:
     assert far["engine"] < 0.5 * far["rule"]
 
 
+@pytest.mark.slow
 def test_a_container_as_student() -> None:
     """Its forward goes over all of its modules, of which the adapters are none."""
     torch.manual_seed(0)

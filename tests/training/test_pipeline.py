@@ -52,6 +52,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decide", ["rule", "engine"])
 @pytest.mark.parametrize(("rule", "of", "budget", "more"), CASES)
 def test_every_rule(learnt, rule, of, budget, more, decide) -> None:

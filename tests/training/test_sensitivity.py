@@ -119,6 +119,7 @@ def learnt() -> nn.Module:
     return net.eval()
 
 
+@pytest.mark.slow
 def test_the_engine_in_the_same_numbers(learnt) -> None:
     data = [make_stripes(300, 3)]
     options = SensitivityOptions(tolerance=0.03)
@@ -137,6 +138,7 @@ def test_the_engine_in_the_same_numbers(learnt) -> None:
     assert by_engine.accuracy_after >= by_engine.floor
 
 
+@pytest.mark.slow
 def test_an_answer_of_the_engine_below_the_floor_is_not_taken(learnt) -> None:
     data = [make_stripes(300, 3)]
     calls = []

@@ -87,6 +87,7 @@ def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
         return float((model(data[0]).argmax(1) == data[1]).float().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "strength"), [({"profile": "linear"}, 0.03), ({"profile": "exponential"}, 0.002)]
 )
