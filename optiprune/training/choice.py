@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,7 @@ def choose(
     *,
     teacher: nn.Module,
     pairs: FeaturePairs | None = None,
+    retrain: Callable[[nn.Module], object] | None = None,
 ) -> Chosen:
     """The model without what the config's rule removes; the model itself is left as it was.
 
@@ -69,6 +70,8 @@ def choose(
     data : calibration samples
     teacher, pairs : of the rule "features"; without pairs adapters begin as they do in
         `FeaturePairs`
+    retrain : trains the model of a session of the learning weight in place, where
+        ``learning_weight.retrain_epochs`` are asked for
 
     Raises
     ------
@@ -95,7 +98,7 @@ def choose(
     if rule == "features":
         return _by_features(model, data, config, structure, teacher, pairs)
     if rule == "learning-weight":
-        table = config.learning_weight.model_dump()
+        table = config.learning_weight.model_dump(exclude={"retrain_epochs"})
         target = 0.0 if config.budget.parameters is None else config.budget.parameters
         options = LearningWeightOptions(
             **table,
@@ -108,6 +111,7 @@ def choose(
             model,
             data,  # type: ignore[arg-type]
             options=options,
+            retrain=retrain if config.learning_weight.retrain_epochs else None,
             decide=c.decide,
             engine=c.engine or None,
             structure=structure,

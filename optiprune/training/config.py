@@ -144,6 +144,9 @@ class LearningWeightSection(Section):
         0.5, gt=0, le=1, description="Share of a channel's elements that are zero when it leaves."
     )
     sessions: int = Field(5, ge=1, description="At most.")
+    retrain_epochs: int = Field(
+        0, ge=0, description="Of the loop of [finetune] after each session; 0: no training between."
+    )
 
 
 class SyntheticSection(Section):

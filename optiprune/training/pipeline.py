@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -138,7 +139,11 @@ def prune_in_training(
             concentration = (start, torque.concentration())
     began = time.perf_counter()
     calibrated = _calibration(calibration, samples, work, config)
-    chosen = _chosen(work, calibrated, config, teacher or model, pairs, example, place)
+
+    def retrain(smaller: nn.Module) -> None:
+        loops.run("finetune", smaller, [], None, between=True)
+
+    chosen = _chosen(work, calibrated, config, teacher or model, pairs, example, place, retrain)
     phase = Phase("choose", time.perf_counter() - began)
     phases.append(_scored(phase, chosen.model, evaluate))
     if config.finetune.epochs:
@@ -172,18 +177,32 @@ class _Loops:
     progress: bool | None
 
     def run(
-        self, name: LoopName, model: nn.Module, callbacks: list[Callback], masks: MaskSet | None
+        self,
+        name: LoopName,
+        model: nn.Module,
+        callbacks: list[Callback],
+        masks: MaskSet | None,
+        *,
+        between: bool = False,
     ) -> tuple[Phase, FeaturePairs | None]:
-        """Train the model in place; features' adapters as they are then, if there are any."""
+        """Train the model in place; features' adapters as they are then, if there are any.
+
+        ``between``: sessions of the learning weight, for its number of epochs, and without a
+        checkpoint.
+        """
         options: LoopSection = getattr(self.config, name)
+        epochs = self.config.learning_weight.retrain_epochs if between else options.epochs
         distillation = self._distillation(name, model)
         if distillation is not None:
             callbacks = [*callbacks, distillation]
         own = [p for c in callbacks for p in c.parameters()]
         optimizer = make_optimizer(options.optimizer, [*model.parameters(), *own])
         per_epoch = steps_per_epoch(self.samples, options.batch_size)
-        length = options.epochs * (per_epoch if options.schedule == "step" else 1)
+        length = epochs * (per_epoch if options.schedule == "step" else 1)
         scheduler = make_scheduler(options.scheduler, optimizer, length)
+        checkpoint = None
+        if self.folder is not None and not between:
+            checkpoint = self.folder / f"{name}.ckpt"
         started = time.perf_counter()
         model.train()
         try:
@@ -194,7 +213,7 @@ class _Loops:
                     model,
                     self.samples,  # type: ignore[arg-type]
                     optimizer,
-                    epochs=options.epochs,
+                    epochs=epochs,
                     batch_size=options.batch_size,
                     scheduler=scheduler,
                     schedule=options.schedule,
@@ -202,7 +221,7 @@ class _Loops:
                     callbacks=callbacks,
                     augment=self.augment,
                     clip_norm=options.clip_norm,
-                    checkpoint=None if self.folder is None else self.folder / f"{name}.ckpt",
+                    checkpoint=checkpoint,
                     checkpoint_steps=options.checkpoint_steps,
                     seed=_SEEDS[name] + self.config.seed,
                     progress=self.progress,
@@ -256,18 +275,18 @@ def _chosen(
     pairs: FeaturePairs | None,
     example: tuple[tuple[Any, ...], dict[str, Any]],
     folder: Path | None,
+    retrain: Callable[[nn.Module], None],
 ) -> Chosen:
     if folder is None:
-        return choose(model, data, config, teacher=teacher, pairs=pairs)
+        return choose(model, data, config, teacher=teacher, pairs=pairs, retrain=retrain)
     path = folder / "chosen.ckpt"
-    run = {
-        "options": config.model_dump_json(exclude={"train", "finetune"}),
-        "weights": state_hash(model),
-        "samples": data.n,
-    }
+    again = config.learning_weight.retrain_epochs > 0
+    options = config.model_dump(exclude={"train"} if again else {"train", "finetune"})
+    run = {k: json.dumps(v) for k, v in options.items()}
+    run |= {"weights": state_hash(model), "samples": str(data.n)}
     if path.exists():
         return load_chosen(path, run, model, example)
-    chosen = choose(model, data, config, teacher=teacher, pairs=pairs)
+    chosen = choose(model, data, config, teacher=teacher, pairs=pairs, retrain=retrain)
     save_chosen(path, run, chosen)
     return chosen
 

@@ -84,6 +84,19 @@ def test_every_rule(learnt, rule, of, budget, more, decide) -> None:
     assert accuracy(result.model) == result.phases[2].scores
 
 
+def test_training_between_sessions(learnt) -> None:
+    table = {"tolerance": 0.1, "lower_limit": 0.1, "sessions": 3, "retrain_epochs": 2}
+    whole = config(choice={"rule": "learning-weight"}, learning_weight=table)
+    result = prune_in_training(learnt, [DATA], whole, evaluate=accuracy)
+    assert len(result.plans) >= 2  # what training made up for was spent again
+    assert result.model.training is False
+    alone = config(
+        choice={"rule": "learning-weight"}, learning_weight={**table, "retrain_epochs": 0}
+    )
+    without = prune_in_training(learnt, [DATA], alone)
+    assert result.left < without.left
+
+
 def test_torque_distillation_and_synthetic_samples_together(learnt) -> None:
     class Untouched:
         """Calibration data that no one may read."""
