@@ -12,6 +12,7 @@ from torch import nn
 
 from optiprune.curvature import CalibrationSet
 from optiprune.shrinking import SearchOptions, ShrinkingError, StructureSweep
+from optiprune.shrinking.budgets import costs_of
 from optiprune.structure import Plan, Shrunk, Structure, shrink
 
 from .ranking import Chain, Move, plan_of, removal_chains
@@ -39,7 +40,12 @@ class Candidates(Protocol):
 
 
 class ByThreshold:
-    """A unit leaves when ``zero_rate`` of its elements are below its parameter theta."""
+    """A unit leaves when ``zero_rate`` of its elements are below its parameter theta.
+
+    Parameters
+    ----------
+    enough : parameters that may be left: no more units leave than that needs
+    """
 
     def __init__(
         self,
@@ -49,8 +55,10 @@ class ByThreshold:
         *,
         zero_rate: float,
         minimum: float,
+        enough: float,
     ) -> None:
         self._model, self._structure, self._minimum = model, structure, minimum
+        self._enough = enough
         self._args, self._kwargs = example_of(data)
         self._speed = {k: 1 - m / 2 for k, m in average_weight_scores(model, structure).items()}
         # from which theta on a unit has left
@@ -71,7 +79,7 @@ class ByThreshold:
             chains = self._chains(theta)
             gone = [m for c in chains for m, x in zip(c.moves, c.costs, strict=True) if x <= 0]
             if len(gone) > len(self._kept):
-                return self._made(theta, gone)
+                return self._made(theta, self._no_more(theta, gone))
             if len(gone) == sum(math.isfinite(x) for c in chains for x in c.costs):
                 return None
 
@@ -97,6 +105,32 @@ class ByThreshold:
         self._theta = self._trial
         self._kept = self._tried
 
+    def _no_more(
+        self, theta: Mapping[str, npt.NDArray[np.float64]], moves: Sequence[Move]
+    ) -> list[Move]:
+        """Of these moves those that are needed, the ones furthest past their threshold first."""
+
+        def margin(move: Move) -> float:
+            names = [(self._structure.groups[g].name, list(units)) for g, units in move]
+            return float(
+                np.concatenate([self._leaves[n][u] - theta[n][u] for n, u in names]).mean()
+            )
+
+        kept = set(self._kept)
+        order = [*self._kept, *sorted((m for m in moves if m not in kept), key=margin)]
+        low, high = len(self._kept) + 1, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            if self._parameters(order[:middle]) <= self._enough:
+                high = middle
+            else:
+                low = middle + 1
+        return order[:low]
+
+    def _parameters(self, moves: Sequence[Move]) -> float:
+        plan = plan_of(self._structure, moves)
+        return costs_of(self._structure, plan.kept(self._structure))["parameters"]
+
     def _chains(self, theta: Mapping[str, npt.NDArray[np.float64]]) -> list[Chain]:
         margins = {k: self._leaves[k] - t for k, t in theta.items()}
         return removal_chains(self._structure, margins, minimum=self._minimum)
@@ -117,7 +151,7 @@ class ByThreshold:
 
 
 class ByEngine:
-    """The engine at a budget of parameters that falls."""
+    """The engine at a budget of parameters that falls, to ``enough`` of them."""
 
     def __init__(
         self,
@@ -128,15 +162,17 @@ class ByEngine:
         *,
         minimum: float,
         seed: int,
+        enough: float,
     ) -> None:
+        self._most = 1 - enough / costs_of(structure, {})["parameters"]
         options = {"structure": structure, "minimum": minimum, **engine}
         options.setdefault("options", SearchOptions(seed=seed))
         self._sweep = StructureSweep(model, data, **options)
         self._gone = self._trial = 0.0
 
     def raised(self, by: float) -> tuple[Plan, Shrunk] | None:
-        self._trial = self._gone + by
-        if self._trial >= 1:
+        self._trial = min(self._gone + by, max(self._most, self._gone))
+        if self._trial >= 1 or self._trial <= self._gone:
             return None
         try:
             result = self._sweep.at({"parameters": 1 - self._trial})

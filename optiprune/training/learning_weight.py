@@ -188,13 +188,25 @@ def prune_by_learning_weight(
         if structure is None:
             structure = find_structure(current, *example)
         candidates: Candidates
+        enough = o.target * log.size
         if decide == "rule":
             candidates = ByThreshold(
-                current, structure, samples.data, zero_rate=o.zero_rate, minimum=o.minimum
+                current,
+                structure,
+                samples.data,
+                zero_rate=o.zero_rate,
+                minimum=o.minimum,
+                enough=enough,
             )
         else:
             candidates = ByEngine(
-                current, structure, data, engine or {}, minimum=o.minimum, seed=o.seed
+                current,
+                structure,
+                data,
+                engine or {},
+                minimum=o.minimum,
+                seed=o.seed,
+                enough=enough,
             )
         found = _session(candidates, log, session, o)
         if found is None:
@@ -219,11 +231,11 @@ class _Log:
     """Evaluates, and remembers."""
 
     def __init__(self, accuracy: Evaluate, first: float, tolerance: float, size: int) -> None:
-        self._accuracy, self._first, self._tolerance, self._size = accuracy, first, tolerance, size
+        self._accuracy, self._first, self._tolerance, self.size = accuracy, first, tolerance, size
         self.steps: list[LearningWeightStep] = []
 
     def left(self, model: nn.Module) -> float:
-        return sum(p.numel() for p in model.parameters()) / self._size
+        return sum(p.numel() for p in model.parameters()) / self.size
 
     def slack(self, session: int, weight: float, smaller: Shrunk) -> tuple[float, float]:
         """(s, accuracy) of a pruning."""

@@ -40,6 +40,8 @@ __all__ = [
     "search_rates",
 ]
 
+# of a step of a rate that would go beyond the target
+_HALVINGS = 10
 Evaluate = Callable[[nn.Module], float]
 
 
@@ -162,23 +164,39 @@ def search_rates(
     steps: list[SensitivityStep] = []
     pool = list(rated.names)
     while pool and rated.left(rates) > target:
-        first = min(step, max_rate)
-        after = {n: accuracy(rated.pruned({**rates, n: first})) for n in pool}
+        first = {n: _no_further(rated, rates, n, min(step, max_rate), target) for n in pool}
+        after = {n: accuracy(rated.pruned({**rates, n: first[n]})) for n in pool}
         layer = max(pool, key=after.__getitem__)  # the smallest fall
         pool.remove(layer)
         allowed = (now - floor) / (len(pool) + 1) if layer_drop is None else layer_drop
-        start, rate, value = now, first, after[layer]
+        start, rate, value = now, first[layer], after[layer]
         while True:
             kept = value >= floor and value >= start - allowed
             steps.append(SensitivityStep(layer, rate, value, kept))
             if not kept:
                 break
             rates[layer], now = rate, value
-            rate = min(rate + step, max_rate)
-            if rate <= rates[layer] or rated.left(rates) <= target:
+            if rate >= max_rate or rated.left(rates) <= target:
                 break
+            rate = _no_further(rated, rates, layer, min(rate + step, max_rate), target)
             value = accuracy(rated.pruned({**rates, layer: rate}))
     return rates, now, steps
+
+
+def _no_further(
+    rated: Rated, rates: Mapping[str, float], layer: str, rate: float, target: float
+) -> float:
+    """The rate, or the least one of this layer that meets the target."""
+    low = rates[layer]
+    if rated.left({**rates, layer: rate}) >= target:
+        return rate
+    for _ in range(_HALVINGS):
+        middle = (low + rate) / 2
+        if rated.left({**rates, layer: middle}) <= target:
+            rate = middle
+        else:
+            low = middle
+    return rate
 
 
 def prune_sensitive_weights(

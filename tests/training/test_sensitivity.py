@@ -62,6 +62,9 @@ def test_the_search_by_hand() -> None:
     assert rates == {"hard": 0.25, "easy": 0.25}
     rates, _, _ = search_rates(table, table.accuracy, floor=0.9, target=0.9)
     assert rates == {"hard": 0.0, "easy": pytest.approx(0.2)}
+    # the last step goes no further than the target
+    rates, _, _ = search_rates(table, table.accuracy, floor=0.0, target=0.87)
+    assert rates == {"hard": 0.0, "easy": pytest.approx(0.26, abs=1e-3)}
 
 
 def random_network(seed: int) -> tuple[nn.Module, torch.Tensor]:
