@@ -33,7 +33,7 @@ from optiprune.structure import Plan, Shrunk, Structure, find_structure
 
 from .candidates import ByEngine, ByThreshold, Candidates
 from .decide import Decide, check_decider
-from .errors import TrainingError
+from .errors import TrainingError, check_ranges
 from .pruning_set import pruning_set
 from .samples import example_of
 
@@ -82,7 +82,7 @@ class LearningWeightOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        ranges = {
+        right = {
             "tolerance": self.tolerance > 0,
             "initial": 0 < self.initial < math.inf,
             "lower_limit": 0 < self.lower_limit <= self.initial,
@@ -91,9 +91,7 @@ class LearningWeightOptions:
             "target": 0 <= self.target <= 1,
             "minimum": 0 <= self.minimum <= 1,
         }
-        for name, right in ranges.items():
-            if not right:
-                raise TrainingError(f"{name} = {getattr(self, name)!r} is out of its range")
+        check_ranges(self, right)
 
 
 @dataclass(frozen=True, slots=True)

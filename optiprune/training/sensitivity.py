@@ -26,7 +26,7 @@ from optiprune.shrinking import optimize_structure
 from optiprune.structure import Plan, Shrunk, Structure, find_structure, shrink
 
 from .decide import BUDGETS, Decide, check_decider
-from .errors import TrainingError
+from .errors import TrainingError, check_ranges
 from .pruning_set import PruningSet, pruning_set
 from .rated import Rated, RatedUnits, RatedWeights
 from .samples import example_of
@@ -95,16 +95,14 @@ class SensitivityOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        ranges = {
+        right = {
             "tolerance": self.tolerance >= 0,
             "target": 0 <= self.target <= 1,
             "step": 0 < self.step < 1,
             "layer_drop": self.layer_drop is None or self.layer_drop >= 0,
             "max_rate": 0 < self.max_rate < 1,
         }
-        for name, right in ranges.items():
-            if not right:
-                raise TrainingError(f"{name} = {getattr(self, name)!r} is out of its range")
+        check_ranges(self, right)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,7 +32,7 @@ from optiprune.curvature.losses import logits_of
 from optiprune.structure.modes import evaluating
 
 from .behaviour import jensen_shannon
-from .errors import TrainingError
+from .errors import TrainingError, check_ranges
 from .rated import RatedWeights
 from .samples import device_of
 
@@ -76,7 +76,7 @@ class SyntheticOptions:
     def __post_init__(self) -> None:
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
-        ranges = {
+        right = {
             "samples": self.samples >= 1,
             "batch": self.batch >= 2,
             "steps": self.steps >= 0,
@@ -88,9 +88,7 @@ class SyntheticOptions:
             "low": low < high,
             "deviation": self.deviation >= 0,
         }
-        for name, right in ranges.items():
-            if not right:
-                raise TrainingError(f"{name} = {getattr(self, name)!r} is out of its range")
+        check_ranges(self, right)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

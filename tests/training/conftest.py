@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from optiprune.structure import Structure, find_structure
+from optiprune.training import train
 
 
 class Net(nn.Module):
@@ -65,6 +66,16 @@ def stripes() -> tuple[Tensor, Tensor]:
 @pytest.fixture(scope="session")
 def test_stripes() -> tuple[Tensor, Tensor]:
     return make_stripes(400, 1)
+
+
+@pytest.fixture(scope="session")
+def learnt(stripes: tuple[Tensor, Tensor]) -> nn.Module:
+    """A network that knows the stripes; it is left as it is."""
+    net = make_net()
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    train(net, [stripes], optimizer, epochs=12, batch_size=50)
+    net.zero_grad()
+    return net.eval()
 
 
 @pytest.fixture

@@ -14,19 +14,10 @@ from optiprune.training import (
     LearningWeightOptions,
     TrainingError,
     prune_by_learning_weight,
-    train,
 )
 from optiprune.training.unit_norms import UnitNorms
 
-from .conftest import make_net, make_stripes
-
-
-@pytest.fixture(scope="module")
-def learnt() -> nn.Module:
-    net = make_net()
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    train(net, [make_stripes(400, 0)], optimizer, epochs=12, batch_size=50)
-    return net.eval()
+from .conftest import make_stripes
 
 
 def ladder(sizes: list[float]) -> nn.Module:

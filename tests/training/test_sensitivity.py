@@ -14,12 +14,11 @@ from optiprune.training import (
     TrainingError,
     prune_sensitive_units,
     prune_sensitive_weights,
-    train,
 )
 from optiprune.training.pruning_set import pruning_set
 from optiprune.training.sensitivity import search_rates
 
-from .conftest import make_net, make_stripes
+from .conftest import make_stripes
 
 FAST = {"preset": "fast", "config": {"curvature": {"samples": 60}, "batches": {"steps": 6}}}
 
@@ -112,14 +111,6 @@ def test_the_floor_is_never_breached(seed: int) -> None:
     assert result.floor == pytest.approx(result.accuracy_before - tolerance)
     kept = [s for s in result.steps if s.kept]
     assert all(s.accuracy >= result.floor for s in kept)
-
-
-@pytest.fixture(scope="module")
-def learnt() -> nn.Module:
-    net = make_net()
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    train(net, [make_stripes(400, 0)], optimizer, epochs=12, batch_size=50)
-    return net.eval()
 
 
 @pytest.mark.slow

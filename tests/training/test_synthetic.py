@@ -18,22 +18,13 @@ from optiprune.training import (
     prune_sensitive_units,
     prune_sensitive_weights,
     synthesize,
-    train,
 )
 from optiprune.training.behaviour import jensen_shannon
 from optiprune.training.rated import RatedWeights
 
-from .conftest import make_net, make_stripes
+from .conftest import make_stripes
 
 OPTIONS = SyntheticOptions(samples=96, batch=48, steps=60, seed=1)
-
-
-@pytest.fixture(scope="module")
-def learnt() -> nn.Module:
-    net = make_net()
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    train(net, [make_stripes(400, 0)], optimizer, epochs=12, batch_size=50)
-    return net.eval()
 
 
 def statistics(model: nn.Module, x: torch.Tensor) -> float:
