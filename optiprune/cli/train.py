@@ -46,7 +46,7 @@ def train_command(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="In place of seed.", show_default=False)] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace results and checkpoints in the folder.")
+        bool, typer.Option("--force", help="Replace finished results in the folder.")
     ] = False,
     debug: Debug = False,
 ) -> None:
@@ -74,8 +74,8 @@ def train_command(
             teacher = as_module("data.teacher", str(run.data.teacher), find.teacher())
         from optiprune.training import prune_in_training
 
-        if force:
-            for name in CHECKPOINTS:
+        if force and (folder / SUMMARY).exists():  # else it is a run that was killed: it goes on
+            for name in (SUMMARY, *CHECKPOINTS):
                 (folder / name).unlink(missing_ok=True)
         result = prune_in_training(
             model,
@@ -159,11 +159,11 @@ def _numbers(judge: Callable[..., Any]) -> Callable[[nn.Module], dict[str, float
 def _check_folder(folder: Path, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output folder {folder} is a file")
-    there = [n for n in (WEIGHTS, MASKS, SUMMARY) if (folder / n).exists()]
-    if there and not force:
+    # the summary is written last: without it a run was not finished
+    if (folder / SUMMARY).exists() and not force:
         raise InputError(
-            f"{folder} holds results already ({', '.join(there)}); choose another folder with "
-            "--out, or replace them with --force"
+            f"{folder} holds results already ({SUMMARY}); choose another folder with --out, or "
+            "replace them with --force"
         )
 
 

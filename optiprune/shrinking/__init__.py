@@ -9,7 +9,7 @@ from .api import (
     sweep_structure,
 )
 from .block_choice import BlockResult, BlockSearch, BlockSelection, optimize_blocks
-from .errors import ShrinkingError
+from .errors import OutOfReachError, ShrinkingError
 from .pareto import plot_sweep
 from .search import SearchOptions
 from .widths import Widths
@@ -18,6 +18,7 @@ __all__ = [
     "BlockResult",
     "BlockSearch",
     "BlockSelection",
+    "OutOfReachError",
     "SearchOptions",
     "ShrinkingError",
     "StructureResult",

@@ -261,6 +261,8 @@ class StructureSweep:
         return self._profile
 
     def _widths(self, budgets: Mapping[str, float | None], profile: Profile | None) -> Widths:
+        if all(v is None for v in budgets.values()):
+            raise ShrinkingError("give a budget (macs, parameters, memory or latency)")
         return _widths_within(
             self._search, self._menus, profile, budgets, self._solver, self._seconds
         )

@@ -11,6 +11,8 @@ from .widths import Budget
 
 __all__ = ["budgets_of", "costs_of"]
 
+_NAMES = ("parameters", "macs", "memory")
+
 
 def budgets_of(structure: Structure, shares: Mapping[str, float | None]) -> list[Budget]:
     """Budgets for "parameters", "macs" and "memory".
@@ -24,12 +26,14 @@ def budgets_of(structure: Structure, shares: Mapping[str, float | None]) -> list
     Raises
     ------
     ShrinkingError
-        A number that is not positive.
+        An unknown name, or a number that is not positive.
     """
     out: list[Budget] = []
     for name, share in shares.items():
         if share is None:
             continue
+        if name not in _NAMES:
+            raise ShrinkingError(f"there is no budget {name!r}: there are {', '.join(_NAMES)}")
         if not 0 < share < float("inf"):
             raise ShrinkingError(f"{name} = {share!r}: a budget is a share in (0, 1], or a cost")
         sums = _sums(structure, name)
@@ -42,7 +46,7 @@ def costs_of(structure: Structure, kept: Mapping[int, object]) -> dict[str, floa
     """Parameters, multiply-adds of a sample, and bytes in a run of the traced inputs."""
     return {
         name: max(total(p, kept) for p in _sums(structure, name))  # type: ignore[arg-type]
-        for name in ("parameters", "macs", "memory")
+        for name in _NAMES
     }
 
 

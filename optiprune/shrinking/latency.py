@@ -185,11 +185,23 @@ def _resized(
     weight: Tensor = layer.weight  # type: ignore[assignment]
     n = weight.shape[0] if rows is None else widths[rows[0]] * rows[1]
     m = weight.shape[1] if columns is None else widths[columns[0]] * columns[1]
+    # on the meta device no numbers are drawn: torch's global random state is not ours
     options: dict[str, Any] = {
         "bias": layer.bias is not None,
-        "device": weight.device,
+        "device": "meta",
         "dtype": weight.dtype,
     }
+    return _filled(_empty(layer, n, m, options), weight.device)
+
+
+def _filled(layer: nn.Module, device: torch.device) -> nn.Module:
+    layer = layer.to_empty(device=device)
+    for p in layer.parameters():
+        nn.init.constant_(p, 0.01)
+    return layer
+
+
+def _empty(layer: nn.Module, n: int, m: int, options: dict[str, Any]) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return nn.Linear(m, n, **options)
     assert isinstance(layer, _ConvNd)

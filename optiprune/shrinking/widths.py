@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from optiprune.structure import Extent, Product
 
-from .errors import ShrinkingError
+from .errors import OutOfReachError, ShrinkingError
 from .milp import MilpBuilder, solve_milp
 
 __all__ = ["Budget", "Latency", "Menu", "Widths", "choose_widths"]
@@ -106,7 +106,7 @@ def choose_widths(
 
     Raises
     ------
-    ShrinkingError
+    OutOfReachError
         No widths of the menus meet all budgets; the message says how far each budget can go.
     """
     model = _Model(menus, sizes)
@@ -116,7 +116,7 @@ def choose_widths(
         model.limit(b)
     found = solve_milp(model.program, solver=solver, seconds=seconds)
     if found is None:
-        raise ShrinkingError(_out_of_reach(menus, sizes, budgets, equal, solver, seconds))
+        raise OutOfReachError(_out_of_reach(menus, sizes, budgets, equal, solver, seconds))
     return Widths(model.widths(found.x), found.value, found.bound, found.optimal)
 
 

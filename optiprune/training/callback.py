@@ -46,6 +46,10 @@ class Callback:
         """Of its state in a checkpoint."""
         return type(self).__name__
 
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint of a run with this callback is compared by: numbers and strings."""
+        return {}
+
     def attached(self) -> AbstractContextManager[None]:
         """Entered before the first forward of training and left after the last step."""
         return nullcontext()

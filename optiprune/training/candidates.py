@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +12,11 @@ import numpy.typing as npt
 from torch import nn
 
 from optiprune.curvature import CalibrationSet
-from optiprune.shrinking import SearchOptions, ShrinkingError, StructureSweep
+from optiprune.shrinking import OutOfReachError, SearchOptions, StructureSweep
 from optiprune.shrinking.budgets import costs_of
 from optiprune.structure import Plan, Shrunk, Structure, shrink
 
-from .ranking import Chain, Move, plan_of, removal_chains
+from .ranking import Chain, Move, plan_of, removal_chains, removal_order
 from .samples import example_of
 from .torque import average_weight_scores
 from .unit_norms import UnitNorms
@@ -69,18 +70,17 @@ class ByThreshold:
         }
         self._theta = {k: np.zeros_like(v) for k, v in self._leaves.items()}
         self._trial = self._theta
-        self._kept: tuple[Move, ...] = ()
-        self._tried: tuple[Move, ...] = ()
+        self._kept = self._tried = 0  # moves
 
     def raised(self, by: float) -> tuple[Plan, Shrunk] | None:
         theta = self._theta
         while True:
             theta = {k: t + by * self._speed[k] for k, t in theta.items()}
             chains = self._chains(theta)
-            gone = [m for c in chains for m, x in zip(c.moves, c.costs, strict=True) if x <= 0]
-            if len(gone) > len(self._kept):
-                return self._made(theta, self._no_more(theta, gone))
-            if len(gone) == sum(math.isfinite(x) for c in chains for x in c.costs):
+            gone = sum(x <= 0 for c in chains for x in c.costs)
+            if gone > self._kept:
+                return self._made(theta, self._no_more(chains))
+            if gone == sum(math.isfinite(x) for c in chains for x in c.costs):
                 return None
 
     def one_more(self) -> tuple[Plan, Shrunk] | None:
@@ -105,20 +105,11 @@ class ByThreshold:
         self._theta = self._trial
         self._kept = self._tried
 
-    def _no_more(
-        self, theta: Mapping[str, npt.NDArray[np.float64]], moves: Sequence[Move]
-    ) -> list[Move]:
-        """Of these moves those that are needed, the ones furthest past their threshold first."""
-
-        def margin(move: Move) -> float:
-            names = [(self._structure.groups[g].name, list(units)) for g, units in move]
-            return float(
-                np.concatenate([self._leaves[n][u] - theta[n][u] for n, u in names]).mean()
-            )
-
-        kept = set(self._kept)
-        order = [*self._kept, *sorted((m for m in moves if m not in kept), key=margin)]
-        low, high = len(self._kept) + 1, len(order)
+    def _no_more(self, chains: Sequence[Chain]) -> list[Move]:
+        """What is past its threshold, the furthest first, and no more than the target needs."""
+        past = [replace(c, **_first(c, sum(x <= 0 for x in c.costs))) for c in chains]
+        order = removal_order(past)
+        low, high = 1, len(order)
         while low < high:
             middle = (low + high) // 2
             if self._parameters(order[:middle]) <= self._enough:
@@ -138,7 +129,7 @@ class ByThreshold:
     def _made(
         self, theta: dict[str, npt.NDArray[np.float64]], moves: Sequence[Move]
     ) -> tuple[Plan, Shrunk]:
-        self._trial, self._tried = theta, tuple(moves)
+        self._trial, self._tried = theta, len(moves)
         plan = plan_of(self._structure, moves)
         return plan, shrink(
             self._model,
@@ -150,6 +141,10 @@ class ByThreshold:
         )
 
 
+def _first(chain: Chain, count: int) -> dict[str, Any]:
+    return {"moves": chain.moves[:count], "costs": chain.costs[:count]}
+
+
 class ByEngine:
     """The engine at a budget of parameters that falls, to ``enough`` of them."""
 
@@ -157,7 +152,7 @@ class ByEngine:
         self,
         model: nn.Module,
         structure: Structure,
-        data: Iterable[Any],
+        data: CalibrationSet,
         engine: Mapping[str, Any],
         *,
         minimum: float,
@@ -166,8 +161,8 @@ class ByEngine:
     ) -> None:
         self._most = 1 - enough / costs_of(structure, {})["parameters"]
         options = {"structure": structure, "minimum": minimum, **engine}
-        options.setdefault("options", SearchOptions(seed=seed))
-        self._sweep = StructureSweep(model, data, **options)
+        options.setdefault("options", SearchOptions(seed=seed, refit=False))
+        self._sweep = StructureSweep(model, data, **options)  # type: ignore[arg-type]
         self._gone = self._trial = 0.0
 
     def raised(self, by: float) -> tuple[Plan, Shrunk] | None:
@@ -176,7 +171,7 @@ class ByEngine:
             return None
         try:
             result = self._sweep.at({"parameters": 1 - self._trial})
-        except ShrinkingError:  # no widths are that small
+        except OutOfReachError:  # no widths are that small
             return None
         return result.plan, result.shrunk
 

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from optiprune.curvature import CalibrationSet
+from optiprune.curvature.data import tree_leaves
+
 from .errors import TrainingError
 
 __all__ = ["check_run", "load_checkpoint", "save_checkpoint", "state_hash"]
@@ -73,12 +76,25 @@ def check_run(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any])
         )
 
 
+def data_hash(data: CalibrationSet) -> str:
+    """SHA-256 of all inputs and targets."""
+    digest = hashlib.sha256()
+    for batch in data.batches(4096):
+        for value in [*tree_leaves(batch.inputs), *tree_leaves(batch.targets)]:
+            _add(digest, "", value)
+    return digest.hexdigest()
+
+
 def state_hash(model: nn.Module) -> str:
     """SHA-256 of all names, types and values of a model's state."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         if isinstance(value, torch.Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(raw.numpy().tobytes())
+            _add(digest, name, value)
     return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, value: torch.Tensor) -> None:
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+    raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    digest.update(raw.numpy().tobytes())

@@ -12,15 +12,16 @@ from torch import nn
 from optiprune.curvature import CalibrationSet
 from optiprune.masks import MaskSet
 from optiprune.shrinking import refit_and_shrink
-from optiprune.structure import Plan, Structure, find_structure
+from optiprune.structure import Plan, Structure
 
 from .behaviour import Behaviour
 from .config import TrainingConfig
 from .decide import Smaller, decide_units
 from .feature_pruning import feature_masks, feature_units
 from .features import FeaturePairs
+from .known_structure import known_structure
 from .learning_weight import LearningWeightOptions, prune_by_learning_weight
-from .samples import example_of
+from .samples import example_of, without_targets
 from .sensitivity import (
     SensitivityOptions,
     SensitivityResult,
@@ -81,7 +82,7 @@ def choose(
         As the parts do.
     """
     c, rule = config.choice, config.choice.rule
-    structure = find_structure(model, *example_of(data)) if c.of == "units" else None
+    structure = known_structure(model, example_of(data)) if c.of == "units" else None
     if rule == "average-weight":
         assert structure is not None
         smaller = decide_units(
@@ -119,8 +120,7 @@ def choose(
         macs = None
         if found.shrunk:
             macs = found.shrunk[0].macs_before, found.shrunk[-1].macs_after
-        smaller_model = found.model if found.plans else copy.deepcopy(model)
-        return Chosen(smaller_model, found.plans, None, found.left, macs, c.decide)
+        return Chosen(found.model, found.plans, None, found.left, macs, c.decide)
     return _by_sensitivity(model, data, config, structure)
 
 
@@ -182,7 +182,7 @@ def _by_sensitivity(
     samples: Iterable[Any] = data  # type: ignore[assignment]
     evaluate = None
     if c.rule == "behaviour":
-        samples = [batch.inputs for batch in data.batches(data.n)]
+        samples = without_targets(data)  # type: ignore[assignment]
         evaluate = Behaviour(model, samples).agreement
     engine = c.engine or None
     found: SensitivityResult

@@ -204,6 +204,10 @@ class TrainingConfig(Section):
             raise ValueError(f"choice.rule = {rule!r} needs a budget: {', '.join(sorted(allowed))}")
         if rule == "features" and not self.distillation.features:
             raise ValueError("choice.rule = 'features' needs distillation.features")
+        if self.torque.strength and not self.train.epochs:
+            raise ValueError("torque.strength needs train.epochs: it acts while the model trains")
+        if self.choice.refit and of == "weights":
+            raise ValueError("choice.refit is not for choice.of = 'weights'")
         if self.choice.refit and rule not in ("average-weight", "features"):
             raise ValueError(f"choice.refit is not for choice.rule = {rule!r}")
         if self.choice.engine and self.choice.decide == "rule":

@@ -24,6 +24,7 @@ from optiprune.shrinking.inputs import arguments_of
 from optiprune.structure.modes import evaluating
 
 from .callback import Callback, Step
+from .checkpoint import state_hash
 from .errors import TrainingError
 from .features import FeaturePairs, captured, channels_last
 
@@ -103,6 +104,14 @@ class Distillation(Callback):
                 layer.weight.copy_(weight)
                 layer.bias.zero_()
                 self.classifiers.append(layer)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "temperature": self.temperature,
+            "weights": [self.output_weight, self.feature_weight, self.auxiliary_weight],
+            "features": {} if self.pairs is None else self.pairs.pairs,
+            "teacher": state_hash(self.teacher),
+        }
 
     @contextmanager
     def attached(self) -> Iterator[None]:

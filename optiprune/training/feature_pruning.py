@@ -32,6 +32,7 @@ from optiprune.structure.modes import evaluating
 from .decide import Decide, Smaller, check_decider, check_decision
 from .errors import TrainingError
 from .features import ADAPTERS, FeaturePairs, captured
+from .known_structure import known_structure
 from .ranking import lowest_units
 from .samples import example_of, samples_of
 from .unit_norms import UnitNorms
@@ -86,6 +87,7 @@ def _products(
     teacher: nn.Module, student: nn.Module, pairs: FeaturePairs, data: CalibrationSet, chunk: int
 ) -> Iterator[dict[str, Tensor]]:
     """``w dL2/dw`` of every parameter, float64, batch by batch."""
+    student = copy.deepcopy(student).requires_grad_(True)  # frozen parameters have scores too
     named = dict(student.named_parameters())
     mine, theirs = list(pairs.pairs), list(pairs.pairs.values())
     for batch in data.batches(chunk):
@@ -132,7 +134,7 @@ def feature_masks(
     TrainingError
         A bad option, or features that depend on no such layer.
     """
-    check_decider(decide, engine, ("sparsity", "loss", "include"))
+    check_decider(decide, engine, ("sparsity", "loss", "include", "refit"))
     if not 0 <= sparsity < 1:
         raise TrainingError(f"sparsity = {sparsity} must be in [0, 1)")
     samples = samples_of(student, data)
@@ -152,6 +154,10 @@ def feature_masks(
         return MaskSet(dict(result.masks))
     scores = feature_weight_scores(teacher, student, pairs, samples)
     flat = torch.cat([scores[p].flatten() for p in layers.values()])
+    if not bool(torch.isfinite(flat).all()):
+        raise TrainingError(
+            "scores are NaN or infinite: a feature of the teacher is zero on all samples"
+        )
     keep = torch.ones_like(flat, dtype=torch.bool)
     gone = round(sparsity * flat.numel())
     keep[flat.argsort(stable=True)[:gone]] = False
@@ -163,6 +169,7 @@ def feature_masks(
 
 def _upstream(student: nn.Module, pairs: FeaturePairs, data: CalibrationSet) -> dict[str, str]:
     """Linear and Conv2d layers, name -> weight's name, that the features are made of."""
+    student = copy.deepcopy(student).requires_grad_(True)
     named = dict(student.named_parameters())
     args, kwargs = example_of(data)
     with captured(student, list(pairs.pairs)) as found, evaluating(student), torch.enable_grad():
@@ -238,10 +245,11 @@ def feature_units(
         that the engine cannot meet.
     """
     check_decision(decide, budgets, engine)
+    check_decider(decide, engine, ("structure", "include", "minimum", "options"))
     samples = samples_of(student, data)
     args, kwargs = example_of(samples)
     if structure is None:
-        structure = find_structure(student, args, kwargs)
+        structure = known_structure(student, (args, kwargs))
     reached = set(_upstream(student, pairs, samples).values())
     groups = [g.name for g in structure.groups if any(m.tensor in reached for m in g.members)]
     if decide == "engine":

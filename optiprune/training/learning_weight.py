@@ -22,6 +22,7 @@ session ends at the largest pruning, in this order of channels, within the toler
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -29,13 +30,14 @@ from typing import Any
 
 from torch import nn
 
-from optiprune.structure import Plan, Shrunk, Structure, find_structure
+from optiprune.structure import Plan, Shrunk, Structure
 
 from .candidates import ByEngine, ByThreshold, Candidates
 from .decide import Decide, check_decider
 from .errors import TrainingError, check_ranges
-from .pruning_set import pruning_set
-from .samples import example_of
+from .known_structure import known_structure
+from .pruning_set import accuracy_on
+from .samples import example_of, samples_of, without_targets
 
 __all__ = [
     "LearningWeightOptions",
@@ -172,26 +174,30 @@ def prune_by_learning_weight(
     """
     check_decider(decide, engine, ("structure", "minimum"))
     o = options or LearningWeightOptions()
-    samples = pruning_set(model, data, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed)
-    accuracy = samples.accuracy if evaluate is None else evaluate
+    seen = samples_of(model, data)
+    accuracy = evaluate or accuracy_on(
+        model, seen, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed
+    )
+    if o.valid_rate is not None:  # labels that no loss could be taken of
+        seen = without_targets(seen)
     first = float(accuracy(model))
     if not math.isfinite(first):
         raise TrainingError(f"the accuracy of the model as it is is {first}")
     log = _Log(accuracy, first, o.tolerance, sum(p.numel() for p in model.parameters()))
-    current, after = model, first
+    current, after = copy.deepcopy(model), first
     plans: list[Plan] = []
     shrunk: list[Shrunk] = []
-    example = example_of(samples.data)
-    for session in range(o.sessions):
+    example = example_of(seen)
+    for session in range(o.sessions if log.left(current) > o.target else 0):
         if structure is None:
-            structure = find_structure(current, *example)
+            structure = known_structure(current, example)
         candidates: Candidates
         enough = o.target * log.size
         if decide == "rule":
             candidates = ByThreshold(
                 current,
                 structure,
-                samples.data,
+                seen,
                 zero_rate=o.zero_rate,
                 minimum=o.minimum,
                 enough=enough,
@@ -200,7 +206,7 @@ def prune_by_learning_weight(
             candidates = ByEngine(
                 current,
                 structure,
-                data,
+                seen,
                 engine or {},
                 minimum=o.minimum,
                 seed=o.seed,

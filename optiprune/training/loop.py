@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from optiprune.curvature.losses import LossFunction, resolve_loss
 from optiprune.shrinking.inputs import arguments_of
 
 from .callback import Callback, Step
-from .checkpoint import check_run, load_checkpoint, save_checkpoint, state_hash
+from .checkpoint import check_run, data_hash, load_checkpoint, save_checkpoint, state_hash
 from .errors import TrainingError
 from .progress import TrainingProgress
 from .samples import device_of, samples_of
@@ -95,7 +96,7 @@ def train(
     ------
     TrainingError
         Options out of range, a checkpoint of another run, an optimizer without the model's
-        parameters, a loss that is not finite: the weights are then those before that step.
+        parameters, a loss or gradient that is not finite: the model is as before that step.
     CalibrationError
         Unfit data, or labels are missing.
     """
@@ -110,15 +111,21 @@ def train(
     _check_optimizer(model, optimizer, callbacks)
     per_epoch = steps_per_epoch(samples, batch_size)
     total = epochs * per_epoch
+    if epochs and not per_epoch:
+        raise TrainingError(f"{samples.n} samples make no step")
     run = {
         "epochs": epochs,
         "batch_size": batch_size,
         "samples": samples.n,
         "seed": seed,
-        "optimizer": type(optimizer).__name__,
-        "scheduler": type(scheduler).__name__,
-        "callbacks": names,
+        "optimizer": _plain(optimizer),
+        "scheduler": f"{type(scheduler).__name__} {_state_text(scheduler)}",
+        "schedule": schedule,
+        "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", repr(type(loss))),
+        "clip_norm": clip_norm,
+        "callbacks": {c.name: json.dumps(c.settings()) for c in callbacks},
         "weights at the start": state_hash(model) if checkpoint is not None else "",
+        "contents of the samples": data_hash(samples) if checkpoint is not None else "",
     }
     state = _State(model, optimizer, scheduler, callbacks)
     file = None if checkpoint is None else Path(checkpoint)
@@ -138,7 +145,7 @@ def train(
             for i, batch in enumerate(_batches(samples, batch_size, seed, epoch)):
                 if epoch * per_epoch + i < state.step:
                     continue
-                torch.manual_seed(_draw(seed, _NOISE, state.step))
+                _seed(device, _draw(seed, _NOISE, state.step))
                 value = _one_step(
                     state, batch, epoch, total, task, augment, clip_norm, seed, scheduler, schedule
                 )
@@ -191,6 +198,20 @@ class _State:
         self.losses = list(content["losses"])
 
 
+def _plain(optimizer: Optimizer) -> str:
+    groups = [
+        {k: repr(v) for k, v in g.items() if k != "params"} | {"size": len(g["params"])}
+        for g in optimizer.param_groups
+    ]
+    return f"{type(optimizer).__name__} {groups}"
+
+
+def _state_text(scheduler: Scheduler | None) -> str:
+    """What its state says at the start; functions, which have no lasting name, left out."""
+    state = {} if scheduler is None else scheduler.state_dict()
+    return str({k: v for k, v in state.items() if isinstance(v, (int, float, str, list, dict))})
+
+
 def _one_step(
     state: _State,
     batch: Batch,
@@ -208,25 +229,19 @@ def _one_step(
         generator = torch.Generator().manual_seed(_draw(seed, _AUGMENT, state.step))
         batch = Batch(augment(batch.inputs, generator), batch.targets)
     args, kwargs = arguments_of(batch.inputs)
-    buffers = [b.clone() for b in state.model.buffers()]
-    outputs = state.model(*args, **kwargs)
-    step = Step(state.step, total, epoch, batch, outputs)
-    terms = [] if task is None else [task(outputs, batch.targets)]
-    terms += [t for c in state.callbacks if (t := c.loss(step)) is not None]
-    loss = torch.stack([t.reshape(()) for t in terms]).sum() if terms else None
-    value = 0.0 if loss is None else float(loss.detach())
-    if loss is None or not math.isfinite(value):
-        with torch.no_grad():
-            for b, old in zip(state.model.buffers(), buffers, strict=True):
-                b.copy_(old)
-        if loss is None:
+    with _buffers_back(state.model):
+        outputs = state.model(*args, **kwargs)
+        step = Step(state.step, total, epoch, batch, outputs)
+        terms = [] if task is None else [task(outputs, batch.targets)]
+        terms += [t for c in state.callbacks if (t := c.loss(step)) is not None]
+        if not terms:
             raise TrainingError("loss = None, and no callback gives one: there is nothing to train")
-        raise TrainingError(
-            f"the loss of step {state.step} is {value}: the model is as it was before it; lower "
-            "the learning rate, or clip gradients with clip_norm"
-        )
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+        loss = torch.stack([t.reshape(()) for t in terms]).sum()
+        value = float(loss.detach())
+        state.optimizer.zero_grad(set_to_none=True)
+        if math.isfinite(value):
+            loss.backward()
+        _require_finite(state, value)
     if clip_norm is not None:
         nn.utils.clip_grad_norm_(_trained(state.optimizer), clip_norm)
     state.optimizer.step()
@@ -235,6 +250,33 @@ def _one_step(
     for c in state.callbacks:
         c.after_step(step)
     return value
+
+
+@contextmanager
+def _buffers_back(model: nn.Module) -> Iterator[None]:
+    """What a forward moved, such as statistics of batch norms, is put back if the step fails."""
+    before = [b.clone() for b in model.buffers()]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for b, old in zip(model.buffers(), before, strict=True):
+                b.copy_(old)
+        raise
+
+
+def _require_finite(state: _State, loss: float) -> None:
+    gradients = [p.grad.detach() for p in _trained(state.optimizer) if p.grad is not None]
+    what = "loss"
+    if math.isfinite(loss):
+        if not gradients or bool(torch.isfinite(torch.stack([g.norm() for g in gradients])).all()):
+            return
+        what, loss = "gradient", math.nan
+    state.optimizer.zero_grad(set_to_none=True)
+    raise TrainingError(
+        f"the {what} of step {state.step} is {loss}: the model is as it was before it; lower the "
+        "learning rate, or look for what has no derivative there"
+    )
 
 
 def _epoch_ends(scheduler: Scheduler, loss: float) -> None:
@@ -251,8 +293,18 @@ def steps_per_epoch(data: CalibrationSet, batch_size: int) -> int:
 def _batches(data: CalibrationSet, size: int, seed: int, epoch: int) -> Iterator[Batch]:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_ORDER, epoch)))
     for batch, _ in data.minibatches(size, rng):
-        if batch.n > 1 or data.n == 1:
+        # the rest of joined samples, which batch norm could not take
+        rest = batch.n == 1 and size > 1 and data.joined and data.n > 1
+        if not rest:
             yield batch
+
+
+def _seed(device: torch.device, value: int) -> None:
+    """Of the generators that `train` puts back: torch.manual_seed would seed all devices'."""
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(value)
 
 
 def _draw(seed: int, branch: int, step: int) -> int:

@@ -28,6 +28,8 @@ def make_optimizer(table: Mapping[str, Any], parameters: Iterable[nn.Parameter])
         There is none of that name, or it does not take an option.
     """
     kind = _named(table, torch.optim, Optimizer, "optimizer")
+    if kind is torch.optim.LBFGS:
+        raise TrainingError("optimizer LBFGS needs a closure: the loop takes one step a batch")
     options = {k: v for k, v in table.items() if k != "name"}
     _check_options("optimizer", kind, options)
     try:

@@ -11,21 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.losses import LossFunction
 from optiprune.masks import MaskSet, keep_masked
-from optiprune.structure import Plan, find_structure
+from optiprune.structure import Plan
 
 from .callback import Callback
-from .checkpoint import state_hash
+from .checkpoint import data_hash, state_hash
 from .choice import Chosen, choose
 from .concentration import Concentration
 from .config import LoopSection, TrainingConfig
 from .distillation import Distillation
 from .errors import TrainingError
 from .features import FeaturePairs
+from .known_structure import known_structure
 from .loop import Augment, steps_per_epoch, train
 from .make import make_optimizer, make_scheduler
 from .samples import example_of, samples_of
@@ -38,6 +40,7 @@ __all__ = ["Phase", "TrainingResult", "prune_in_training"]
 LoopName = Literal["train", "finetune"]
 # the two loops draw other orders of the samples
 _SEEDS = {"train": 0, "finetune": 1_000_003}
+_NO_SHAPE = "calibration = 'synthetic' needs synthetic.shape, that of one sample"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,13 @@ def prune_in_training(
     CalibrationError, LayerError, TraceError, GateError, ShrinkingError
         As `train`, `optiprune.optimize_masks` and `optiprune.shrinking.optimize_structure` do.
     """
+    _check_loops(config)
+    if calibration == "synthetic" and not config.synthetic.shape:
+        raise TrainingError(_NO_SHAPE)
     work = copy.deepcopy(model)
     samples = samples_of(work, data)
+    if calibration is not None and not isinstance(calibration, str):
+        calibration = samples_of(work, calibration)  # type: ignore[assignment]
     example = example_of(samples)
     place = None if folder is None else Path(folder)
     loops = _Loops(samples, teacher or model, config, loss, augment, place, progress)
@@ -162,6 +170,14 @@ def prune_in_training(
         decided_by=chosen.decided_by,
         concentration=concentration,
     )
+
+
+def _check_loops(config: TrainingConfig) -> None:
+    """Raise `TrainingError` for optimizers and schedulers of loops that are still far off."""
+    for loop in (config.train, config.finetune):
+        if loop.epochs or config.learning_weight.retrain_epochs:
+            optimizer = make_optimizer(loop.optimizer, [nn.Parameter(torch.zeros(1))])
+            make_scheduler(loop.scheduler, optimizer, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,7 +260,7 @@ def _torque(
 ) -> Torque | None:
     if not config.torque.strength:
         return None
-    return Torque(model, find_structure(model, *example), **config.torque.model_dump())
+    return Torque(model, known_structure(model, example), **config.torque.model_dump())
 
 
 def _calibration(
@@ -261,8 +277,6 @@ def _calibration(
         raise TrainingError(f"calibration = {given!r}: give samples, 'synthetic' or None")
     table = config.synthetic.model_dump()
     shape = table.pop("shape")
-    if not shape:
-        raise TrainingError("calibration = 'synthetic' needs synthetic.shape, that of one sample")
     made = synthesize(model, shape, SyntheticOptions(**table, seed=config.seed))
     return samples_of(model, [(made.inputs, made.classes)])
 
@@ -283,7 +297,8 @@ def _chosen(
     again = config.learning_weight.retrain_epochs > 0
     options = config.model_dump(exclude={"train"} if again else {"train", "finetune"})
     run = {k: json.dumps(v) for k, v in options.items()}
-    run |= {"weights": state_hash(model), "samples": str(data.n)}
+    run |= {"weights": state_hash(model), "samples": data_hash(data)}
+    run |= {"teacher": state_hash(teacher)}
     if path.exists():
         return load_chosen(path, run, model, example)
     chosen = choose(model, data, config, teacher=teacher, pairs=pairs, retrain=retrain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from optiprune.curvature import CalibrationSet
-from optiprune.curvature.losses import logits_of
+from optiprune.curvature.data import tree_map
+from optiprune.curvature.losses import IGNORED, logits_of
 from optiprune.shrinking.inputs import arguments_of
 from optiprune.structure.modes import evaluating
 
@@ -50,7 +51,7 @@ class PruningSet:
 
 def pruning_set(
     model: nn.Module,
-    data: Iterable[Any],
+    data: Iterable[Any] | CalibrationSet,
     *,
     per_class: int = 100,
     valid_rate: float | None = None,
@@ -74,7 +75,8 @@ def pruning_set(
     Raises
     ------
     TrainingError
-        Targets that are no class numbers; a number out of range; no valid class.
+        Targets that are no class numbers, or not the model's; an option out of range; no valid
+        class.
     """
     if per_class < 1 or (valid_rate is not None and not 0 < valid_rate <= 1):
         raise TrainingError(
@@ -92,6 +94,8 @@ def pruning_set(
         labels = _all_answers(model, samples)
     elif isinstance(given, Tensor) and given.ndim == 1 and not given.is_floating_point():
         labels = given
+        if valid_rate is None:
+            _check_labels(model, batch.inputs, labels[labels != IGNORED])
     else:
         raise TrainingError(
             "a pruning set needs class numbers, one for each sample; got "
@@ -101,7 +105,7 @@ def pruning_set(
     index: list[np.ndarray] = []
     targets: list[Tensor] = []
     classes: list[int] = []
-    for label in labels.unique().tolist():
+    for label in labels[labels != IGNORED].unique().tolist():
         at = torch.nonzero(labels == label).flatten().cpu().numpy()
         drawn = np.sort(rng.permutation(at)[:per_class])
         answer = int(label)
@@ -114,6 +118,8 @@ def pruning_set(
         index.append(drawn)
         targets.append(torch.full((len(drawn),), answer, device=device))
         classes.append(int(label))
+    if not index and valid_rate is None:
+        raise TrainingError("no sample has a label that counts")
     if not index:
         raise TrainingError(
             f"no class is valid: to none does the model give one answer for {valid_rate:.0%} of "
@@ -122,6 +128,31 @@ def pruning_set(
     chosen = batch.take(torch.from_numpy(np.concatenate(index)).to(device))
     pairs = CalibrationSet.collect([(chosen.inputs, torch.cat(targets))], device)
     return PruningSet(pairs, tuple(classes), "own" if given is None else "given")
+
+
+def _check_labels(model: nn.Module, inputs: Any, labels: Tensor) -> None:
+    """Raise `TrainingError` for class numbers that the model does not give."""
+    with evaluating(model), torch.no_grad():
+        args, kwargs = arguments_of(tree_map(lambda t: t[:2] if t.ndim else t, inputs))
+        logits = logits_of(model(*args, **kwargs))
+    wrong = labels[(labels < 0) | (labels >= logits.shape[-1])]
+    if logits.ndim == 2 and len(wrong):
+        raise TrainingError(
+            f"label {int(wrong[0])} is none of the model's {logits.shape[-1]} classes; valid_rate "
+            "finds which of them it means"
+        )
+
+
+def accuracy_on(
+    model: nn.Module,
+    data: CalibrationSet,
+    *,
+    per_class: int,
+    valid_rate: float | None,
+    seed: int,
+) -> Callable[[nn.Module], float]:
+    """The accuracy on a pruning set of these samples, of any model."""
+    return pruning_set(model, data, per_class=per_class, valid_rate=valid_rate, seed=seed).accuracy
 
 
 def _answers(model: nn.Module, inputs: Any) -> Tensor:

@@ -7,7 +7,7 @@ distribution of what they prune; so the rules that look for rates need not know 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from optiprune.curvature.layers import find_layers
 from optiprune.shrinking.budgets import costs_of
 from optiprune.structure import Plan, Structure, mask_units
+from optiprune.structure.trace import tensors_of
 
 from .normal_threshold import lower_threshold, magnitude_threshold
 from .ranking import Chain, Move, plan_of, removal_chains
@@ -60,6 +61,7 @@ class RatedWeights:
         self._dense = {p: named[p].detach().clone() for p in self.layers.values()}
         self._work = copy.deepcopy(model).eval()
         self._at: dict[str, float] = {}
+        self._counts: dict[tuple[str, float], int] = {}
         self._total = sum(w.numel() for w in self._dense.values())
 
     @property
@@ -72,7 +74,10 @@ class RatedWeights:
 
     def _mask(self, name: str, rate: float) -> Tensor:
         weight = self._dense[self.layers[name]]
-        return weight.abs() >= magnitude_threshold(weight.double().cpu().numpy(), rate)
+        keep = weight.abs() >= magnitude_threshold(weight.double().cpu().numpy(), rate)
+        if not keep.any():  # a bounded distribution: one weight stays in any case
+            keep.view(-1)[weight.abs().argmax()] = True
+        return keep
 
     def pruned(self, rates: Rates) -> nn.Module:
         own = dict(self._work.named_parameters())
@@ -85,7 +90,12 @@ class RatedWeights:
         return self._work
 
     def left(self, rates: Rates) -> float:
-        kept = sum(int(m.sum()) for m in self.masks(rates).values())
+        kept = 0
+        for name in self.layers:
+            rate = rates.get(name, 0.0)
+            if (name, rate) not in self._counts:
+                self._counts[name, rate] = int(self._mask(name, rate).sum())
+            kept += self._counts[name, rate]
         return kept / self._total
 
 
@@ -94,16 +104,23 @@ class RatedUnits:
 
     A unit leaves where its average weight, in shares of the group's largest, is below
     `lower_threshold` of these averages at the rate; units that leave together, where their mean
-    is. Each group keeps ``minimum`` of its units at least.
+    is. Each group keeps ``minimum`` of its units at least, those of the numbers ``whole`` all.
     """
 
-    def __init__(self, model: nn.Module, structure: Structure, minimum: float = 0.1) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        minimum: float = 0.1,
+        whole: Collection[int] = (),
+    ) -> None:
         self.structure = structure
-        self._scores = average_weight_scores(model, structure)
+        free = [g.name for i, g in enumerate(structure.groups) if i not in whole]
+        self._scores = average_weight_scores(model, structure, free)
         chains = removal_chains(structure, self._scores, minimum=minimum)
         self._chains = {structure.groups[c.groups[0]].name: c for c in chains}
-        self._dense = {k: v.clone() for k, v in model.state_dict().items()}
         self._work = copy.deepcopy(model).eval()
+        self._dense = {k: v.detach().clone() for k, v in tensors_of(self._work).items()}
         self._whole = costs_of(structure, {})["parameters"]
 
     @property
@@ -122,7 +139,9 @@ class RatedUnits:
         return int(np.searchsorted(np.array(chain.costs), lower_threshold(values, rate)))
 
     def pruned(self, rates: Rates) -> nn.Module:
-        self._work.load_state_dict(self._dense)
+        with torch.no_grad():
+            for name, tensor in tensors_of(self._work).items():
+                tensor.copy_(self._dense[name])
         mask_units(self._work, self.structure, self.plan(rates))
         return self._work
 

@@ -21,15 +21,18 @@ from torch import nn
 
 from optiprune.api import optimize_masks
 from optiprune.config import Config
+from optiprune.curvature import CalibrationSet
 from optiprune.masks import MaskSet
 from optiprune.shrinking import optimize_structure
-from optiprune.structure import Plan, Shrunk, Structure, find_structure, shrink
+from optiprune.shrinking.readers import find_readers
+from optiprune.structure import Plan, Shrunk, Structure, shrink
 
 from .decide import BUDGETS, Decide, check_decider
 from .errors import TrainingError, check_ranges
-from .pruning_set import PruningSet, pruning_set
+from .known_structure import known_structure
+from .pruning_set import accuracy_on
 from .rated import Rated, RatedUnits, RatedWeights
-from .samples import example_of
+from .samples import example_of, samples_of, without_targets
 
 __all__ = [
     "SensitivityOptions",
@@ -117,7 +120,8 @@ class SensitivityResult:
     steps : in the order in which they were tried
     masks : of weights, not applied; None for units
     plan, shrunk : of units; None for weights
-    decided_by : "rule" or "engine"; "rule" too where the engine's answer was below the floor
+    decided_by : "rule" or "engine"; "rule" too where the engine's answer was below the floor, or
+        nothing was to be chosen
     """
 
     rates: Mapping[str, float]
@@ -214,7 +218,8 @@ def prune_sensitive_weights(
     ----------
     model : is left as it was; ``result.masks.apply(model)`` masks it
     data : as for `optiprune.optimize_masks`: class numbers as targets, or none
-    evaluate : of a model, higher is better, in place of the accuracy on the pruning set
+    evaluate : of a model, higher is better, in place of the accuracy on a pruning set; targets may
+        then be of any kind
     decide : "rule", or "engine": `optiprune.optimize_masks` chooses which weights stay, as many in
         every layer as the rule found, with their values as they are
     engine : further options of `optimize_masks`
@@ -228,10 +233,11 @@ def prune_sensitive_weights(
         Nothing to prune; unfit data.
     """
     check_decider(decide, engine, ("sparsity", "refit", "include", "seed"))
-    o, accuracy, before, lowest, _ = _begin(model, data, options, evaluate)
+    o, accuracy, before, lowest, seen = _begin(model, data, options, evaluate)
     rated = RatedWeights(model, include, exclude)
     rates, after, steps = _search(rated, accuracy, lowest, o)
-    masks, decided = MaskSet(rated.masks(rates)), decide
+    masks = MaskSet(rated.masks(rates))
+    decided: Decide = "rule"
     if decide == "engine" and any(rates.values()):
         sparsity = {name: 1.0 - float(masks[p].double().mean()) for name, p in rated.layers.items()}
         more = dict(engine or {})
@@ -239,21 +245,16 @@ def prune_sensitive_weights(
         work = copy.deepcopy(model)
         found = optimize_masks(
             work,
-            data,
+            seen,  # type: ignore[arg-type]
             sparsity=1.0 - rated.left(rates),
             refit=False,
             include=list(rated.layers),
             seed=o.seed,
-            **{
-                **(engine or {}),
-                "config": _with_sparsities((engine or {}).get("config"), sparsity),
-            },
+            **more,
         )
         value = accuracy(work.eval())
         if value >= lowest:
-            masks, after = found.masks, value
-        else:
-            decided = "rule"
+            masks, after, decided = found.masks, value, "engine"
     left = sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
     return SensitivityResult(
         rates, before, after, lowest, left, tuple(steps), masks, None, None, decided
@@ -278,8 +279,9 @@ def prune_sensitive_units(
     Parameters
     ----------
     decide : "rule", or "engine": `optiprune.shrinking.optimize_structure` chooses which units
-        stay, as many in every group as the rule found
-    engine : further options of `optimize_structure`
+        stay, as many in every group as the rule found, with weights as they are; groups that no
+        Linear or Conv2d layer reads stay whole then
+    engine : further options of `optimize_structure`, such as ``refit``
     minimum : share of its units that every group keeps at least
     structure : groups of this model, where they are known
 
@@ -287,23 +289,24 @@ def prune_sensitive_units(
     the model cannot be traced; the smaller model is not the masked one.
     """
     check_decider(decide, engine, ("widths", *BUDGETS))
-    o, accuracy, before, lowest, samples = _begin(model, data, options, evaluate)
-    args, kwargs = example_of(samples.data)
+    o, accuracy, before, lowest, seen = _begin(model, data, options, evaluate)
+    args, kwargs = example_of(seen)
     if structure is None:
-        structure = find_structure(model, args, kwargs)
-    rated = RatedUnits(model, structure, minimum)
+        structure = known_structure(model, (args, kwargs))
+    # the engine judges units by the layers that read them
+    whole = find_readers(model, structure).unread if decide == "engine" else ()
+    rated = RatedUnits(model, structure, minimum, whole)
     rates, after, steps = _search(rated, accuracy, lowest, o)
-    plan, shrunk, decided = rated.plan(rates), None, decide
+    plan, shrunk = rated.plan(rates), None
+    decided: Decide = "rule"
     if decide == "engine" and plan.removed:
         widths = {g.name: g.size - len(plan.removed.get(g.name, ())) for g in structure.groups}
-        result = optimize_structure(
-            model, data, **{"structure": structure, "seed": o.seed, **(engine or {})}, widths=widths
-        )
+        more = {"structure": structure, "seed": o.seed, "refit": False, **(engine or {})}
+        more["widths"] = widths
+        result = optimize_structure(model, seen, **more)  # type: ignore[arg-type]
         value = accuracy(result.model)
         if value >= lowest:
-            plan, shrunk, after = result.plan, result.shrunk, value
-        else:
-            decided = "rule"
+            plan, shrunk, after, decided = result.plan, result.shrunk, value, "engine"
     if shrunk is None:
         shrunk = shrink(model, plan, args, kwargs, structure=structure)
     left = shrunk.parameters_after / shrunk.parameters_before
@@ -327,18 +330,21 @@ def _begin(
     data: Iterable[Any],
     options: SensitivityOptions | None,
     evaluate: Evaluate | None,
-) -> tuple[SensitivityOptions, Evaluate, float, float, PruningSet]:
-    """Options, how accuracy is measured, that of the model, the floor, and the samples."""
+) -> tuple[SensitivityOptions, Evaluate, float, float, CalibrationSet]:
+    """Options, how accuracy is measured, that of the model, the floor, and all samples."""
     o = options or SensitivityOptions()
-    samples = pruning_set(model, data, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed)
-    accuracy = samples.accuracy if evaluate is None else evaluate
+    seen = samples_of(model, data)
+    accuracy = evaluate or accuracy_on(
+        model, seen, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed
+    )
     before = float(accuracy(model))
     lowest = before - o.tolerance if o.floor is None else o.floor
     if not (math.isfinite(before) and before >= lowest):
         raise TrainingError(
             f"the model as it is has an accuracy of {before:.4f}, not the floor of {lowest:.4f}"
         )
-    return o, accuracy, before, lowest, samples
+    # labels of other names than the model's are nothing that a loss could be taken of
+    return o, accuracy, before, lowest, seen if o.valid_rate is None else without_targets(seen)
 
 
 def _search(

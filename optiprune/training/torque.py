@@ -94,11 +94,19 @@ class Torque(Callback):
         if isinstance(schedule, str) and schedule not in SCHEDULES:
             raise TrainingError(f"schedule {schedule!r}: there are {', '.join(SCHEDULES)}")
         self.strength, self.profile = strength, profile
+        self._named = schedule if isinstance(schedule, str) else "a function"
         self._schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
         groups = _named(structure, include, exclude)
+        if isinstance(pivot, Mapping):
+            unknown = [k for k in pivot if k not in {g.name for g in groups}]
+            if unknown:
+                raise TrainingError(f"pivot: no group of the torque is called {unknown[0]!r}")
         self.norms = {g.name: UnitNorms(model, g) for g in groups}
         self.pivots = {g.name: _pivot_of(g, pivot, self.norms[g.name]) for g in groups}
         self._forces: dict[str, Tensor] = {}
+
+    def settings(self) -> dict[str, Any]:
+        return {"strength": self.strength, "profile": self.profile, "schedule": self._named}
 
     def penalty(self, over: float = 0.0) -> Tensor:
         """R, a scalar with its graph, when the share ``over`` of the training is over."""
@@ -160,7 +168,7 @@ def _named(structure: Structure, include: Sequence[str], exclude: Sequence[str])
 
 def _pivot_of(group: Group, pivot: str | Mapping[str, int], norms: UnitNorms) -> int:
     if isinstance(pivot, Mapping):
-        at = pivot.get(group.name, 0)
+        at = int(pivot.get(group.name, 0))
         if not 0 <= at < group.size:
             raise TrainingError(
                 f"pivot {at} of group {group.name!r}: its units are 0 to {group.size - 1}"

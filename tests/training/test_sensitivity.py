@@ -123,13 +123,14 @@ def test_the_engine_in_the_same_numbers(learnt) -> None:
     assert engine.rates == rule.rates
     assert engine.left == pytest.approx(rule.left, abs=2e-3)
     assert engine.accuracy_after >= engine.floor
-    if engine.decided_by == "engine":
-        assert any(not torch.equal(engine.masks[k], rule.masks[k]) for k in rule.masks)
+    assert engine.decided_by == "engine"
+    assert any(not torch.equal(engine.masks[k], rule.masks[k]) for k in rule.masks)
     units = prune_sensitive_units(learnt, data, options=options)
     by_engine = prune_sensitive_units(learnt, data, options=options, decide="engine")
     assert units.shrunk.parameters_after < units.shrunk.parameters_before
     assert by_engine.shrunk.parameters_after == units.shrunk.parameters_after
     assert by_engine.accuracy_after >= by_engine.floor
+    assert by_engine.decided_by == "engine"
 
 
 @pytest.mark.slow
