@@ -68,3 +68,12 @@ def test_layers_that_take_more_than_the_model() -> None:
     # the model takes a second, and so does each of its four layers with a table
     assert profile.seconds == 1.0
     assert profile.predicted(menus, [g.size for g in structure.groups]) == pytest.approx(1.0)
+
+
+def test_global_random_state_is_left_alone(work_clock: Measure) -> None:
+    model, x = Net().eval(), torch.randn(2, 3, 7, 7)
+    structure = find_structure(model, (x,))
+    menus = [Menu((1, g.size), (1.0, 0.0)) for g in structure.groups]
+    before = torch.get_rng_state()
+    profile_layers(model, structure, menus, (x,), measure=work_clock)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -194,3 +194,12 @@ def test_what_is_refused(teacher, student) -> None:
         feature_masks(plain, plain, nothing, [x], sparsity=0.5)
     with pytest.raises(TrainingError, match="depend on no Linear"):
         feature_units(plain, plain, nothing, [x], {"parameters": 0.5})
+
+
+def test_frozen_parameters_have_scores_too(teacher, student) -> None:
+    frozen = copy.deepcopy(student).requires_grad_(False)
+    pairs = FeaturePairs(teacher, student, NAMES, EXAMPLE)
+    free = feature_weight_scores(teacher, student, pairs, [DATA])
+    held = feature_weight_scores(teacher, frozen, pairs, [DATA])
+    assert all(torch.equal(free[k], held[k]) for k in free)
+    assert not any(p.requires_grad for p in frozen.parameters())

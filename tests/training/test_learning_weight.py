@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from optiprune.shrinking import ShrinkingError
 from optiprune.structure import find_structure
 from optiprune.training import (
     LearningWeightOptions,
@@ -17,7 +18,7 @@ from optiprune.training import (
 )
 from optiprune.training.unit_norms import UnitNorms
 
-from .conftest import make_stripes
+from .conftest import make_net, make_stripes
 
 
 def ladder(sizes: list[float]) -> nn.Module:
@@ -175,3 +176,29 @@ def test_odd_inputs() -> None:
         (name,) = bad
         with pytest.raises(TrainingError, match=f"{name} = "):
             LearningWeightOptions(**bad)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("target", [0.4, 0.7, 0.95, 1.0])
+def test_orders_of_different_thresholds_are_never_mixed(seed, target) -> None:
+    """Groups that lose together, and a minimum, hold whatever the target and the weights."""
+    net = make_net(seed).eval()
+    x, _ = make_stripes(40, seed)
+    options = LearningWeightOptions(tolerance=1.0, target=target, minimum=0.4, initial=0.2)
+    result = prune_by_learning_weight(net, [x], options=options)
+    assert result.model is not net
+    if target == 1.0:
+        assert result.left == 1.0
+    for group in find_structure(net, (x[:2],)).groups:
+        gone = sum(len(p.removed.get(group.name, ())) for p in result.plans)
+        assert group.size - gone >= 0.4 * group.size - 1e-9 or len(result.plans) > 1
+
+
+def test_a_solver_that_does_not_exist_is_no_answer(learnt) -> None:
+    with pytest.raises(ShrinkingError):
+        prune_by_learning_weight(
+            learnt,
+            [make_stripes(60, 3)],
+            decide="engine",
+            engine={"width_solver": "nonesuch"},
+        )

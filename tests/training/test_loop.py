@@ -251,3 +251,39 @@ def test_odd_sizes(data) -> None:
     assert train(single, data, optimizer_of(single), epochs=0).losses == ()
     table = [({"input": x}, y)]
     assert train(single, table, optimizer_of(single), epochs=1).steps == 1
+
+
+def test_batches_of_one_and_sequences_of_their_own_length(data) -> None:
+    x, y = data[0]
+    model = nn.Linear(6, 3)
+    assert train(model, [(x[:5], y[:5])], optimizer_of(model), epochs=1, batch_size=1).steps == 5
+    uneven = [(torch.randn(1, n, 6), torch.randint(3, (1, n))) for n in (4, 5, 7)]
+    assert train(model, uneven, optimizer_of(model), epochs=2).steps == 6
+
+
+def test_a_resumed_run_with_other_settings_is_refused(data, tmp_path: Path) -> None:
+    file = tmp_path / "a.ckpt"
+    model = net()
+    train(model, data, torch.optim.Adam(model.parameters(), lr=1e-3), epochs=1, checkpoint=file)
+    x, y = data[0]
+    for lr, samples, words in (
+        (1e-1, data, "another run: optimizer"),
+        (1e-3, [(x + 1, y)], "another run: contents of the samples"),
+    ):
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+        with pytest.raises(TrainingError, match=words):
+            train(model, samples, optimizer, epochs=1, checkpoint=file)
+        assert equal(model, net())
+
+
+def test_a_gradient_that_is_no_number_keeps_the_weights(data) -> None:
+    model = net()
+
+    class Root(Callback):
+        def loss(self, step: Step) -> Tensor:
+            return (model[0].weight * 0.0).sum().sqrt()  # zero, with an infinite derivative
+
+    with pytest.raises(TrainingError, match="gradient of step 0"):
+        train(model, data, optimizer_of(model), epochs=1, callbacks=[Root()])
+    assert equal(model, net())

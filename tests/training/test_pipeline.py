@@ -203,9 +203,11 @@ def test_configs_that_are_refused(tables, words) -> None:
         ({"optimizer": {"name": "SGD", "lr": -1.0}}, "Invalid learning rate"),
         ({"scheduler": {"name": "Cosine"}}, "scheduler.name = 'Cosine'"),
         ({"scheduler": {"name": "StepLR", "gama": 2}}, "no option 'gama'"),
+        ({"optimizer": {"name": "LBFGS"}}, "LBFGS needs a closure"),
     ],
 )
-def test_loops_that_are_refused(learnt, loop, words) -> None:
-    whole = config(train={"epochs": 1, **loop}, budget={"parameters": 0.8})
+def test_loops_that_are_refused_before_any_of_them_runs(learnt, loop, words, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline_module, "train", _raise(AssertionError("a loop was run")))
+    whole = config(finetune={"epochs": 1, **loop}, budget={"parameters": 0.8})
     with pytest.raises(TrainingError, match=words.replace(".", r"\.")):
         prune_in_training(learnt, [DATA], whole)

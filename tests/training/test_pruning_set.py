@@ -71,3 +71,13 @@ def test_what_is_refused(learnt) -> None:
             pruning_set(learnt, data, **options)
     with pytest.raises(TrainingError, match="one answer a sample"):
         pruning_set(nn.Conv2d(1, 4, 3), [x])
+
+
+def test_labels_that_do_not_count_or_are_none_of_the_models(learnt) -> None:
+    x, y = make_stripes(100, 2, 0.5)
+    half = y.clone()
+    half[:50] = -100
+    found = pruning_set(learnt, [(x, half)], per_class=50)
+    assert found.data.n == 50
+    with pytest.raises(TrainingError, match=r"label \d is none of the model.s 4 classes"):
+        pruning_set(learnt, [(x, y + 4)])

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optiprune.shrinking import ShrinkingError
 from optiprune.shrinking.budgets import costs_of
 from optiprune.structure import find_structure
 from optiprune.training import TrainingError, lowest_units
@@ -82,3 +83,9 @@ def test_what_is_refused() -> None:
     ):
         with pytest.raises(TrainingError, match=words):
             lowest_units(STRUCTURE, scores, shares)
+
+
+def test_a_budget_that_there_is_not() -> None:
+    flat = {name: np.ones(size) for name, size in SIZES.items()}
+    with pytest.raises(ShrinkingError, match="no budget 'flops': there are parameters, macs"):
+        lowest_units(STRUCTURE, flat, {"flops": 0.5})

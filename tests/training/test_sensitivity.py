@@ -170,3 +170,27 @@ def test_what_is_refused(learnt) -> None:
     for prune, name in ((prune_sensitive_units, "macs"), (prune_sensitive_weights, "sparsity")):
         with pytest.raises(TrainingError, match=f"'{name}' is set by the rule"):
             prune(learnt, data, decide="engine", engine={name: 0.5})
+
+
+def test_data_that_can_be_read_once_and_measures_of_ones_own() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
+    x = torch.randn(40, 6)
+    once = (batch for batch in x.split(10))
+    options = SensitivityOptions(tolerance=0.3)
+    result = prune_sensitive_units(model, once, options=options, decide="engine")
+    assert result.left < 1
+    # targets that are no classes, and outputs that are none
+    pictures = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    images = torch.randn(8, 1, 6, 6)
+    first = pictures(images).detach()
+
+    def near(m: nn.Module) -> float:
+        with torch.no_grad():
+            return 1.0 - float((m(images) - first).square().mean() / first.square().mean())
+
+    for data in ([images], [(images, torch.zeros(8, 6, 6, dtype=torch.long))]):
+        loose = SensitivityOptions(tolerance=0.95)
+        found = prune_sensitive_units(pictures, data, options=loose, evaluate=near)
+        assert found.accuracy_after >= 0.05
+        assert found.left < 1
