@@ -9,14 +9,15 @@ from typing import Any
 
 from torch import nn
 
+from optiprune.api import optimize_masks
 from optiprune.curvature import CalibrationSet
 from optiprune.masks import MaskSet
-from optiprune.shrinking import refit_and_shrink
+from optiprune.shrinking import StructureSweep, optimize_structure, refit_and_shrink
 from optiprune.structure import Plan, Structure
 
 from .behaviour import Behaviour
 from .config import TrainingConfig
-from .decide import Smaller, decide_units
+from .decide import Smaller, check_decider, decide_units
 from .feature_pruning import feature_masks, feature_units
 from .features import FeaturePairs
 from .known_structure import known_structure
@@ -30,7 +31,7 @@ from .sensitivity import (
 )
 from .torque import average_weight_scores
 
-__all__ = ["Chosen", "choose"]
+__all__ = ["Chosen", "check_choice", "choose"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +54,17 @@ class Chosen:
     left: float
     macs: tuple[float, float] | None
     decided_by: str
+
+
+def check_choice(config: TrainingConfig) -> None:
+    """Raise `TrainingError` for options of the engine that the choice would not take."""
+    c = config.choice
+    function: Callable[..., object] = optimize_structure
+    if c.of == "weights":
+        function = optimize_masks
+    elif c.rule in ("features", "learning-weight"):
+        function = StructureSweep
+    check_decider(c.decide, c.engine or None, function)
 
 
 def choose(

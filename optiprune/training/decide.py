@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,7 +89,7 @@ def check_decision(
     decide: str, budgets: Mapping[str, float], engine: Mapping[str, Any] | None = None
 ) -> None:
     """Raise `TrainingError` for what `decide_units` could not do."""
-    check_decider(decide, engine, ("widths", *BUDGETS))
+    check_decider(decide, engine, optimize_structure, ("widths", *BUDGETS))
     unknown = [k for k in budgets if k not in BUDGETS]
     if unknown or not budgets:
         raise TrainingError(f"budgets {dict(budgets)}: give one at least of {', '.join(BUDGETS)}")
@@ -97,18 +98,26 @@ def check_decision(
 
 
 def check_decider(
-    decide: str, engine: Mapping[str, Any] | None = None, taken: Sequence[str] = ()
+    decide: str,
+    engine: Mapping[str, Any] | None,
+    function: Callable[..., object],
+    taken: Sequence[str] = (),
 ) -> None:
     """Raise `TrainingError` for one that there is not, and for options that no one would read.
 
     Parameters
     ----------
-    taken : options of the engine that the rule sets by itself
+    function : of the engine, which gets the options
+    taken : of its options those that the rule sets by itself
     """
     if decide not in DECIDERS:
         raise TrainingError(f"decide = {decide!r}: there are {' and '.join(DECIDERS)}")
     if decide == "rule" and engine:
         raise TrainingError(f"options of the engine ({', '.join(engine)}) with decide = 'rule'")
+    known = [k for k in inspect.signature(function).parameters if k not in ("model", "data")]
+    unknown = [k for k in engine or {} if k not in known]
+    if unknown:
+        raise TrainingError(f"engine: no option {unknown[0]!r}; there are {', '.join(known)}")
     double = [k for k in engine or {} if k in taken]
     if double:
         raise TrainingError(f"engine: {double[0]!r} is set by the rule; it cannot be given here")

@@ -134,7 +134,7 @@ def feature_masks(
     TrainingError
         A bad option, or features that depend on no such layer.
     """
-    check_decider(decide, engine, ("sparsity", "loss", "include", "refit"))
+    check_decider(decide, engine, optimize_masks, ("sparsity", "loss", "include", "refit"))
     if not 0 <= sparsity < 1:
         raise TrainingError(f"sparsity = {sparsity} must be in [0, 1)")
     samples = samples_of(student, data)
@@ -244,8 +244,8 @@ def feature_units(
         The student cannot be traced; the smaller one is not the masked one; unfit data; budgets
         that the engine cannot meet.
     """
-    check_decision(decide, budgets, engine)
-    check_decider(decide, engine, ("structure", "include", "minimum", "options"))
+    check_decision(decide, budgets)
+    check_decider(decide, engine, StructureSweep, ("structure", "include", "minimum", "options"))
     samples = samples_of(student, data)
     args, kwargs = example_of(samples)
     if structure is None:

@@ -30,6 +30,7 @@ from typing import Any
 
 from torch import nn
 
+from optiprune.shrinking import StructureSweep
 from optiprune.structure import Plan, Shrunk, Structure
 
 from .candidates import ByEngine, ByThreshold, Candidates
@@ -172,7 +173,7 @@ def prune_by_learning_weight(
         The model cannot be traced; the smaller model is not the masked one; unfit data; no group
         that the engine could choose from.
     """
-    check_decider(decide, engine, ("structure", "minimum"))
+    check_decider(decide, engine, StructureSweep, ("structure", "minimum"))
     o = options or LearningWeightOptions()
     seen = samples_of(model, data)
     accuracy = evaluate or accuracy_on(

@@ -21,7 +21,7 @@ from optiprune.structure import Plan
 
 from .callback import Callback
 from .checkpoint import data_hash, state_hash
-from .choice import Chosen, choose
+from .choice import Chosen, check_choice, choose
 from .concentration import Concentration
 from .config import LoopSection, TrainingConfig
 from .distillation import Distillation
@@ -125,6 +125,7 @@ def prune_in_training(
         As `train`, `optiprune.optimize_masks` and `optiprune.shrinking.optimize_structure` do.
     """
     _check_loops(config)
+    check_choice(config)
     if calibration == "synthetic" and not config.synthetic.shape:
         raise TrainingError(_NO_SHAPE)
     work = copy.deepcopy(model)

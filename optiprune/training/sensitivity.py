@@ -232,7 +232,7 @@ def prune_sensitive_weights(
     LayerError, CalibrationError
         Nothing to prune; unfit data.
     """
-    check_decider(decide, engine, ("sparsity", "refit", "include", "seed"))
+    check_decider(decide, engine, optimize_masks, ("sparsity", "refit", "include", "seed"))
     o, accuracy, before, lowest, seen = _begin(model, data, options, evaluate)
     rated = RatedWeights(model, include, exclude)
     rates, after, steps = _search(rated, accuracy, lowest, o)
@@ -288,7 +288,7 @@ def prune_sensitive_units(
     The others, and errors, are those of `prune_sensitive_weights`, and `TraceError`, `GateError`:
     the model cannot be traced; the smaller model is not the masked one.
     """
-    check_decider(decide, engine, ("widths", *BUDGETS))
+    check_decider(decide, engine, optimize_structure, ("widths", *BUDGETS))
     o, accuracy, before, lowest, seen = _begin(model, data, options, evaluate)
     args, kwargs = example_of(seen)
     if structure is None:

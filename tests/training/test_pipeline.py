@@ -211,3 +211,10 @@ def test_loops_that_are_refused_before_any_of_them_runs(learnt, loop, words, mon
     whole = config(finetune={"epochs": 1, **loop}, budget={"parameters": 0.8})
     with pytest.raises(TrainingError, match=words.replace(".", r"\.")):
         prune_in_training(learnt, [DATA], whole)
+
+
+def test_options_of_the_engine_are_looked_at_before_any_loop_runs(learnt, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline_module, "train", _raise(AssertionError("a loop was run")))
+    choice = {"rule": "learning-weight", "decide": "engine", "engine": {"levles": 3}}
+    with pytest.raises(TrainingError, match="no option 'levles'; there are multiple"):
+        prune_in_training(learnt, [DATA], config(choice=choice))
