@@ -1,14 +1,15 @@
 """Rules of pruning in training, each by itself and with the engine deciding in its place.
 
     python -m benchmarks.training_rules [--models cnn-32-64-fc128 resnet20] [--parameters 0.35]
+        [--parts rules distillation]
 
 The trained networks on Fashion-MNIST (seed 0), every row with the same budget of training: 2 epochs
 over 10,000 images, the choice at a share of the parameters, and 2 epochs over the same images, SGD
 with momentum from 0.02 to 0 by a cosine, on one thread. Test accuracy of 10,000 images.
 torch-pruning runs between the same two loops, one row for each of its importances. Then, at a
 density of 5 % of the weights by magnitude, the same fine-tuning with and without a teacher.
-Writes benchmarks/results/training_rules_<model>.md and .jsonl; a row that is there is not measured
-again.
+Writes benchmarks/results/training_rules_<model>.md and .jsonl, of which a row that is there is not
+measured again, and training_distillation_<model>.md.
 """
 
 from __future__ import annotations
@@ -313,34 +314,38 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=["cnn-32-64-fc128", "resnet20"])
     parser.add_argument("--parameters", type=float, default=0.35)
-    parser.add_argument("--report-only", action="store_true")
+    parser.add_argument("--parts", nargs="*", default=["rules", "distillation"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.models:
-        journal = RESULTS / f"training_rules_{name}.jsonl"
-        rows = known(journal) if options.report_only else measure(name, options.parameters, journal)
-        note = RESULTS / f"training_rules_{name}_distillation.txt"
-        if not options.report_only:
-            note.write_text("\n".join(distilled(name)))
-        text = [
-            f"# Pruning in training: {name}\n",
-            machine_line(),
-            f"No more than {options.parameters:.0%} of the parameters, {EPOCHS} epochs over "
-            f"{IMAGES:,} images before the choice and {EPOCHS} after it; one seed. Speed-ups are "
-            "of a forward of 128 images on one thread, in turns with the dense network. Seconds "
-            "are of training and choosing, on a machine busy with other work.\n",
-            "| rule | decides | parameters | multiply-adds | accuracy when chosen | fine-tuned | "
-            "speed-up | seconds |",
-            "|---|---|---:|---:|---:|---:|---:|---:|",
-        ]
-        for r in rows:
-            text.append(
-                f"| {r.rule} | {r.decide} | {r.parameters:.3f} | {r.macs:.3f} | {r.chosen:.2%} | "
-                f"{r.accuracy:.2%} | {r.speed_up:.2f} | {r.seconds:.0f} |"
-            )
-        if note.exists():
-            text.append(note.read_text())
-        (RESULTS / f"training_rules_{name}.md").write_text("\n".join(text) + "\n")
+        if "rules" in options.parts:
+            lines = table(name, options.parameters)
+            write(f"training_rules_{name}.md", f"# Pruning in training: {name}\n", lines)
+        if "distillation" in options.parts:
+            write(f"training_distillation_{name}.md", f"# Distillation: {name}\n", distilled(name))
+
+
+def write(file: str, title: str, lines: Sequence[str]) -> None:
+    (RESULTS / file).write_text("\n".join([title, machine_line(), *lines]) + "\n")
+
+
+def table(name: str, share: float) -> list[str]:
+    rows = measure(name, share, RESULTS / f"training_rules_{name}.jsonl")
+    text = [
+        f"No more than {share:.0%} of the parameters, {EPOCHS} epochs over {IMAGES:,} images "
+        f"before the choice and {EPOCHS} after it; one seed. Speed-ups are of a forward of 128 "
+        "images on one thread, in turns with the dense network. Seconds are of training and "
+        "choosing, on a machine busy with other work.\n",
+        "| rule | decides | parameters | multiply-adds | accuracy when chosen | fine-tuned | "
+        "speed-up | seconds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for r in rows:
+        text.append(
+            f"| {r.rule} | {r.decide} | {r.parameters:.3f} | {r.macs:.3f} | {r.chosen:.2%} | "
+            f"{r.accuracy:.2%} | {r.speed_up:.2f} | {r.seconds:.0f} |"
+        )
+    return text
 
 
 if __name__ == "__main__":
