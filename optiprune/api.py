@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from optiprune import solvers
 from optiprune.config import Config
 from optiprune.curvature import CalibrationSet
+from optiprune.curvature.inputs import device_of
 from optiprune.curvature.losses import LossFunction
 from optiprune.engine.errors import RunInterruptedError, StepFailedError
 from optiprune.engine.records import StepRecord
@@ -128,7 +128,7 @@ def optimize_masks(
         config, sparsity, objective, refit, pattern, solver, loss, include, exclude, preset, seed
     )
     chosen, stop = _make_solver(solver, settings)
-    device = _device_of(model)
+    device = device_of(model)
     whole = CalibrationSet.collect(data, device)
     split, draw = np.random.SeedSequence(settings.seed, spawn_key=(1,)).spawn(2)
     train, held = whole, None
@@ -223,8 +223,3 @@ def _make_solver(
     if solver is not None and not isinstance(solver, (str, Mapping)):
         return solver, stop
     return solvers.from_table(table), stop
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device

@@ -63,7 +63,7 @@ def groups_command(
         loader = CallableLoader(Path.cwd())
         build = loader.load("the model", factory, 0)
         given = loader.load("--inputs", inputs, 0)() if inputs is not None else None
-        from optiprune.shrinking.inputs import arguments_of
+        from optiprune.curvature.inputs import arguments_of
         from optiprune.structure import confirmed, find_structure
 
         model = as_module("the model", factory, build())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .data import Tree
+from .inputs import arguments_of
 
-__all__ = ["run_model", "untouched"]
+__all__ = ["run_model", "seed_generators", "untouched"]
 
 
 @contextmanager
@@ -28,11 +29,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     contents = [(b, b.detach().clone()) for b in model.buffers()]
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices=devices):
-        # torch.manual_seed would seed every device, also those that are not put back
-        torch.default_generator.manual_seed(0)
-        for device in devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(0)
+        seed_generators(0, devices)
         model.eval()
         try:
             yield
@@ -48,17 +45,19 @@ def untouched(model: nn.Module) -> Iterator[None]:
                         buffer.copy_(saved)
 
 
+def seed_generators(seed: int, cuda: Iterable[int | torch.device]) -> None:
+    """Of the CPU and of these devices: torch.manual_seed would seed every device, also those that
+    a caller does not put back."""
+    torch.default_generator.manual_seed(seed)
+    for device in cuda:
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 def run_model(model: nn.Module, weights: Mapping[str, Tensor], inputs: Tree) -> Any:
     """The model's output with the parameters named in ``weights`` replaced for this call alone.
 
     Tied parameters follow the one that is named.
     """
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = {}
-    if isinstance(inputs, Mapping):
-        args, kwargs = (), dict(inputs)
-    elif isinstance(inputs, (tuple, list)):
-        args = tuple(inputs)
-    else:
-        args = (inputs,)
+    args, kwargs = arguments_of(inputs)
     return functional_call(model, dict(weights), args, kwargs, tie_weights=True)

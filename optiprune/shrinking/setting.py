@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from optiprune.curvature import CalibrationSet
+from optiprune.curvature.inputs import arguments_of, device_of
 from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_loss
 
 from .errors import ShrinkingError
-from .inputs import arguments_of
 
 __all__ = ["Setting", "setting_of"]
 
@@ -53,8 +52,7 @@ def setting_of(
     CalibrationError
         Unfit data or targets.
     """
-    first = next(iter(model.parameters()), None)
-    collected = CalibrationSet.collect(data, torch.device("cpu") if first is None else first.device)
+    collected = CalibrationSet.collect(data, device_of(model))
     args, kwargs = arguments_of(next(iter(collected.batches(2))).inputs)
     if loss == "auto" and not collected.has_targets:
         loss = "kl"

@@ -11,15 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from optiprune.curvature import CalibrationSet
-from optiprune.curvature.losses import logits_of
-from optiprune.shrinking.inputs import arguments_of
-from optiprune.structure.modes import evaluating
 
-from .samples import samples_of
+from .samples import all_logits, samples_of
 
 __all__ = ["Behaviour", "jensen_shannon"]
-
-_CHUNK = 256
 
 
 def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
@@ -44,21 +39,14 @@ class Behaviour:
 
     def __init__(self, model: nn.Module, data: Iterable[Any] | CalibrationSet) -> None:
         self._data = samples_of(model, data)
-        self._answers = self._run(model)
+        self._answers = all_logits(model, self._data)
 
     def change(self, model: nn.Module) -> float:
         """Mean `jensen_shannon` divergence from the full network, in [0, 1]."""
-        return float(jensen_shannon(self._answers.double(), self._run(model).double()).mean())
+        return float(
+            jensen_shannon(self._answers.double(), all_logits(model, self._data).double()).mean()
+        )
 
     def agreement(self, model: nn.Module) -> float:
         """1 less the change."""
         return 1.0 - self.change(model)
-
-    @torch.no_grad()
-    def _run(self, model: nn.Module) -> Tensor:
-        parts = []
-        with evaluating(model):
-            for batch in self._data.batches(_CHUNK):
-                args, kwargs = arguments_of(batch.inputs)
-                parts.append(logits_of(model(*args, **kwargs)))
-        return torch.cat(parts)

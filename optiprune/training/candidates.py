@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,37 +77,36 @@ class ByThreshold:
         while True:
             theta = {k: t + by * self._speed[k] for k, t in theta.items()}
             chains = self._chains(theta)
-            gone = sum(x <= 0 for c in chains for x in c.costs)
+            past = [_past(c) for c in chains]
+            gone = sum(len(p.moves) for p in past)
             if gone > self._kept:
-                return self._made(theta, self._no_more(chains))
+                return self._made(theta, self._no_more(past))
             if gone == sum(math.isfinite(x) for c in chains for x in c.costs):
                 return None
 
     def one_more(self) -> tuple[Plan, Shrunk] | None:
         chains = self._chains(self._theta)
-        gone = [m for c in chains for m, x in zip(c.moves, c.costs, strict=True) if x <= 0]
-        rest = [
-            (x, i, m)
-            for i, c in enumerate(chains)
-            for m, x in zip(c.moves, c.costs, strict=True)
-            if 0 < x < math.inf
+        past = [_past(c) for c in chains]
+        following = [
+            (c.costs[len(p.moves)], i, c.moves[len(p.moves)])
+            for i, (c, p) in enumerate(zip(chains, past, strict=True))
+            if len(p.moves) < len(c.moves) and c.costs[len(p.moves)] < math.inf
         ]
-        if not rest:
+        if not following:
             return None
-        _, _, move = min(rest, key=lambda r: r[:2])
+        _, _, move = min(following, key=lambda f: f[:2])
         theta = {k: t.copy() for k, t in self._theta.items()}
         for g, units in move:
             name = self._structure.groups[g].name
             theta[name][list(units)] = self._leaves[name][list(units)]
-        return self._made(theta, [*gone, move])
+        return self._made(theta, [*(m for p in past for m in p.moves), move])
 
     def keep(self) -> None:
         self._theta = self._trial
         self._kept = self._tried
 
-    def _no_more(self, chains: Sequence[Chain]) -> list[Move]:
+    def _no_more(self, past: Sequence[Chain]) -> list[Move]:
         """What is past its threshold, the furthest first, and no more than the target needs."""
-        past = [replace(c, **_first(c, sum(x <= 0 for x in c.costs))) for c in chains]
         order = removal_order(past)
         low, high = 1, len(order)
         while low < high:
@@ -141,8 +140,10 @@ class ByThreshold:
         )
 
 
-def _first(chain: Chain, count: int) -> dict[str, Any]:
-    return {"moves": chain.moves[:count], "costs": chain.costs[:count]}
+def _past(chain: Chain) -> Chain:
+    """The moves of it that are past their threshold."""
+    count = bisect_right(chain.costs, 0.0)
+    return Chain(chain.groups, chain.moves[:count], chain.costs[:count])
 
 
 class ByEngine:

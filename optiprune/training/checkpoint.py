@@ -14,6 +14,7 @@ from torch import nn
 
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.data import tree_leaves
+from optiprune.masks.hashing import hash_tensor
 
 from .errors import TrainingError
 
@@ -81,7 +82,7 @@ def data_hash(data: CalibrationSet) -> str:
     digest = hashlib.sha256()
     for batch in data.batches(4096):
         for value in [*tree_leaves(batch.inputs), *tree_leaves(batch.targets)]:
-            _add(digest, "", value)
+            digest.update(hash_tensor(value).encode())
     return digest.hexdigest()
 
 
@@ -90,11 +91,5 @@ def state_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         if isinstance(value, torch.Tensor):
-            _add(digest, name, value)
+            digest.update(f"{name} {hash_tensor(value)} ".encode())
     return digest.hexdigest()
-
-
-def _add(digest: Any, name: str, value: torch.Tensor) -> None:
-    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-    raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    digest.update(raw.numpy().tobytes())

@@ -252,5 +252,4 @@ def _of_smaller(smaller: Smaller) -> Chosen:
 def _masked(model: nn.Module, masks: MaskSet, decided_by: str) -> Chosen:
     work = copy.deepcopy(model)
     masks.apply(work)
-    kept = sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
-    return Chosen(work, (), masks, kept, None, decided_by)
+    return Chosen(work, (), masks, masks.density(), None, decided_by)

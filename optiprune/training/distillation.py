@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optiprune.curvature.losses import cross_entropy, logits_of
-from optiprune.shrinking.inputs import arguments_of
+from optiprune.curvature.inputs import arguments_of
+from optiprune.curvature.losses import cross_entropy, divergence, logits_of
 from optiprune.structure.modes import evaluating
 
 from .callback import Callback, Step
@@ -155,10 +154,7 @@ class Distillation(Callback):
 
     def _divergence(self, logits: Tensor, answer: Tensor) -> Tensor:
         t = self.temperature
-        classes = logits.shape[-1]
-        log_p = F.log_softmax(logits.reshape(-1, classes) / t, -1)
-        log_q = F.log_softmax(answer.reshape(-1, classes) / t, -1)
-        return F.kl_div(log_p, log_q, log_target=True, reduction="batchmean") * t * t
+        return divergence(logits / t, answer / t) * t * t
 
     def _auxiliary(self, logits: Tensor, answer: Tensor, targets: Any) -> Tensor:
         """To the labels, where there are any, else to the teacher's answers."""

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from optiprune.api import optimize_masks
 from optiprune.curvature import CalibrationSet
+from optiprune.curvature.inputs import arguments_of
 from optiprune.masks import MaskSet
 from optiprune.shrinking import SearchOptions, StructureSweep, refit_and_shrink
-from optiprune.shrinking.inputs import arguments_of
 from optiprune.structure import Member, Structure, find_structure, shrink
 from optiprune.structure.modes import evaluating
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from optiprune.curvature import CalibrationSet
-from optiprune.shrinking.inputs import arguments_of
+from optiprune.curvature.inputs import arguments_of
 from optiprune.structure.modes import evaluating
 
 from .errors import TrainingError

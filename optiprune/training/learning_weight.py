@@ -37,7 +37,7 @@ from .candidates import ByEngine, ByThreshold, Candidates
 from .decide import Decide, check_decider
 from .errors import TrainingError, check_ranges
 from .known_structure import known_structure
-from .pruning_set import accuracy_on
+from .pruning_set import pruning_set
 from .samples import example_of, samples_of, without_targets
 
 __all__ = [
@@ -176,9 +176,11 @@ def prune_by_learning_weight(
     check_decider(decide, engine, StructureSweep, ("structure", "minimum"))
     o = options or LearningWeightOptions()
     seen = samples_of(model, data)
-    accuracy = evaluate or accuracy_on(
-        model, seen, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed
-    )
+    accuracy = evaluate
+    if accuracy is None:
+        accuracy = pruning_set(
+            model, seen, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed
+        ).accuracy
     if o.valid_rate is not None:  # labels that no loss could be taken of
         seen = without_targets(seen)
     first = float(accuracy(model))

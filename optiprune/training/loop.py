@@ -17,14 +17,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from optiprune.curvature import Batch, CalibrationSet
+from optiprune.curvature.inputs import arguments_of, device_of
 from optiprune.curvature.losses import LossFunction, resolve_loss
-from optiprune.shrinking.inputs import arguments_of
+from optiprune.curvature.runner import seed_generators
 
 from .callback import Callback, Step
 from .checkpoint import check_run, data_hash, load_checkpoint, save_checkpoint, state_hash
 from .errors import TrainingError
 from .progress import TrainingProgress
-from .samples import device_of, samples_of
+from .samples import samples_of
 
 __all__ = ["Augment", "TrainReport", "steps_per_epoch", "train"]
 
@@ -145,7 +146,7 @@ def train(
             for i, batch in enumerate(_batches(samples, batch_size, seed, epoch)):
                 if epoch * per_epoch + i < state.step:
                     continue
-                _seed(device, _draw(seed, _NOISE, state.step))
+                seed_generators(_draw(seed, _NOISE, state.step), cuda)
                 value = _one_step(
                     state, batch, epoch, total, task, augment, clip_norm, seed, scheduler, schedule
                 )
@@ -297,14 +298,6 @@ def _batches(data: CalibrationSet, size: int, seed: int, epoch: int) -> Iterator
         rest = batch.n == 1 and size > 1 and data.joined and data.n > 1
         if not rest:
             yield batch
-
-
-def _seed(device: torch.device, value: int) -> None:
-    """Of the generators that `train` puts back: torch.manual_seed would seed all devices'."""
-    torch.default_generator.manual_seed(value)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(value)
 
 
 def _draw(seed: int, branch: int, step: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +12,14 @@ from torch import Tensor, nn
 
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.data import tree_map
+from optiprune.curvature.inputs import arguments_of, device_of
 from optiprune.curvature.losses import IGNORED, logits_of
-from optiprune.shrinking.inputs import arguments_of
 from optiprune.structure.modes import evaluating
 
 from .errors import TrainingError
-from .samples import device_of, samples_of
+from .samples import all_logits, samples_of
 
 __all__ = ["PruningSet", "pruning_set"]
-
-_CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,12 +39,9 @@ class PruningSet:
 
     def accuracy(self, model: nn.Module) -> float:
         """Share of the samples whose largest logit is their class, in evaluation mode."""
-        right = 0
-        with evaluating(model), torch.no_grad():
-            for batch in self.data.batches(_CHUNK):
-                assert isinstance(batch.targets, Tensor)
-                right += int((_answers(model, batch.inputs) == batch.targets).sum())
-        return right / self.data.n
+        (batch,) = self.data.batches(self.data.n)
+        right = torch.eq(_answers(model, self.data), batch.targets)  # type: ignore[arg-type]
+        return int(right.sum()) / self.data.n
 
 
 def pruning_set(
@@ -91,7 +86,7 @@ def pruning_set(
     (batch,) = samples.batches(samples.n)
     given = batch.targets
     if given is None:
-        labels = _all_answers(model, samples)
+        labels = _answers(model, samples)
     elif isinstance(given, Tensor) and given.ndim == 1 and not given.is_floating_point():
         labels = given
         if valid_rate is None:
@@ -110,7 +105,7 @@ def pruning_set(
         drawn = np.sort(rng.permutation(at)[:per_class])
         answer = int(label)
         if valid_rate is not None and given is not None:
-            answers = _all_answers(model, samples.subset(drawn))
+            answers = _answers(model, samples.subset(drawn))
             counts = answers.bincount()
             answer = int(counts.argmax())
             if int(counts[answer]) < valid_rate * len(drawn):
@@ -143,29 +138,11 @@ def _check_labels(model: nn.Module, inputs: Any, labels: Tensor) -> None:
         )
 
 
-def accuracy_on(
-    model: nn.Module,
-    data: CalibrationSet,
-    *,
-    per_class: int,
-    valid_rate: float | None,
-    seed: int,
-) -> Callable[[nn.Module], float]:
-    """The accuracy on a pruning set of these samples, of any model."""
-    return pruning_set(model, data, per_class=per_class, valid_rate=valid_rate, seed=seed).accuracy
-
-
-def _answers(model: nn.Module, inputs: Any) -> Tensor:
-    args, kwargs = arguments_of(inputs)
-    logits = logits_of(model(*args, **kwargs))
+def _answers(model: nn.Module, data: CalibrationSet) -> Tensor:
+    logits = all_logits(model, data)
     if logits.ndim != 2:
         raise TrainingError(
             f"accuracy needs one answer a sample: outputs of shape (n, classes), not "
             f"{tuple(logits.shape)}; give evaluate="
         )
     return logits.argmax(1)
-
-
-def _all_answers(model: nn.Module, data: CalibrationSet) -> Tensor:
-    with evaluating(model), torch.no_grad():
-        return torch.cat([_answers(model, b.inputs) for b in data.batches(_CHUNK)])

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optiprune.curvature import Batch, CalibrationSet
-from optiprune.shrinking.inputs import arguments_of
+from optiprune.curvature.inputs import arguments_of, device_of
+from optiprune.curvature.losses import logits_of
+from optiprune.structure.modes import evaluating
 
-__all__ = ["device_of", "example_of", "samples_of", "without_targets"]
+__all__ = ["all_logits", "example_of", "samples_of", "without_targets"]
 
-
-def device_of(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+_CHUNK = 256
 
 
 def samples_of(model: nn.Module, data: Iterable[Any] | CalibrationSet) -> CalibrationSet:
@@ -30,3 +30,14 @@ def without_targets(data: CalibrationSet) -> CalibrationSet:
 def example_of(data: CalibrationSet) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of the first two samples."""
     return arguments_of(next(data.batches(2)).inputs)
+
+
+@torch.no_grad()
+def all_logits(model: nn.Module, data: CalibrationSet) -> Tensor:
+    """(n, ...): the model's answers to all samples, in evaluation mode."""
+    parts = []
+    with evaluating(model):
+        for batch in data.batches(_CHUNK):
+            args, kwargs = arguments_of(batch.inputs)
+            parts.append(logits_of(model(*args, **kwargs)))
+    return torch.cat(parts)

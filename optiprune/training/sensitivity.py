@@ -30,7 +30,7 @@ from optiprune.structure import Plan, Shrunk, Structure, shrink
 from .decide import BUDGETS, Decide, check_decider
 from .errors import TrainingError, check_ranges
 from .known_structure import known_structure
-from .pruning_set import accuracy_on
+from .pruning_set import pruning_set
 from .rated import Rated, RatedUnits, RatedWeights
 from .samples import example_of, samples_of, without_targets
 
@@ -255,7 +255,7 @@ def prune_sensitive_weights(
         value = accuracy(work.eval())
         if value >= lowest:
             masks, after, decided = found.masks, value, "engine"
-    left = sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
+    left = masks.density()
     return SensitivityResult(
         rates, before, after, lowest, left, tuple(steps), masks, None, None, decided
     )
@@ -334,9 +334,11 @@ def _begin(
     """Options, how accuracy is measured, that of the model, the floor, and all samples."""
     o = options or SensitivityOptions()
     seen = samples_of(model, data)
-    accuracy = evaluate or accuracy_on(
-        model, seen, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed
-    )
+    accuracy = evaluate
+    if accuracy is None:
+        accuracy = pruning_set(
+            model, seen, per_class=o.per_class, valid_rate=o.valid_rate, seed=o.seed
+        ).accuracy
     before = float(accuracy(model))
     lowest = before - o.tolerance if o.floor is None else o.floor
     if not (math.isfinite(before) and before >= lowest):

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
+from optiprune.curvature.inputs import device_of
 from optiprune.masks import MaskSet
 from optiprune.structure import Plan, shrink
 
 from .checkpoint import check_run, load_checkpoint, save_checkpoint
 from .choice import Chosen
-from .samples import device_of
 
 __all__ = ["load_chosen", "save_chosen"]
 

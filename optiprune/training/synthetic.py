@@ -28,13 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from optiprune.curvature.inputs import device_of
 from optiprune.curvature.losses import logits_of
 from optiprune.structure.modes import evaluating
 
 from .behaviour import jensen_shannon
 from .errors import TrainingError, check_ranges
 from .rated import RatedWeights
-from .samples import device_of
 
 __all__ = ["SyntheticData", "SyntheticOptions", "synthesize"]
 
