@@ -15,7 +15,7 @@ from optiprune.config import explain
 from .callables import check_solver
 from .console import output
 from .errors import Debug, InputError, reporting
-from .run_config import RunConfig, load_run_config
+from .run_config import RunConfig, load_file, load_run_config
 from .template import template
 
 __all__ = ["REQUIRED_EXAMPLES", "config_command"]
@@ -65,10 +65,10 @@ def config_command(
 
 
 def _training(file: Path | None, explain_all: bool) -> None:
-    from .train_config import TrainRunConfig, load_train_config  # loads torch
+    from .train_config import TrainRunConfig  # loads torch
 
     if file is not None:
-        run = load_train_config(file, {})
+        run = load_file(TrainRunConfig, file)
         typer.echo(
             f"{file} is valid: rule {run.choice.rule} of {run.choice.of}, the "
             f"{run.choice.decide} decides"

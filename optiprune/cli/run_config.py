@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -17,8 +17,12 @@ __all__ = [
     "OutputSection",
     "RunConfig",
     "check_reference",
+    "load_file",
     "load_run_config",
 ]
+
+
+FileConfig = TypeVar("FileConfig", bound=Section)
 
 
 def check_reference(value: str) -> str:
@@ -106,6 +110,13 @@ class RunConfig(Config):
 
 
 def load_run_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """`load_file` of a `RunConfig`."""
+    return load_file(RunConfig, path, changes)
+
+
+def load_file(
+    kind: type[FileConfig], path: str | Path, changes: Mapping[str, Any] | None = None
+) -> FileConfig:
     """Read and validate a run's TOML file.
 
     Parameters
@@ -129,7 +140,7 @@ def load_run_config(path: str | Path, changes: Mapping[str, Any] | None = None) 
                 raise ConfigError(f"{path}: '{section}' must be a table, got {inner!r}")
         inner[last] = value
     try:
-        run: RunConfig = validate(RunConfig, table)
+        run: FileConfig = validate(kind, table)
     except ConfigError as e:
         raise ConfigError(f"{path}:\n{e}") from None
     return run

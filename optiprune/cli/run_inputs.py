@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .callables import CallableLoader, absolute_reference, check_solver
-from .errors import InputError
-from .returned import as_iterable, as_module, as_numbers
+from .model_inputs import ModelInputs, absolute_model
+from .returned import as_iterable, as_numbers
 from .run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class RunInputs:
     """
 
     run: RunConfig
-    _factory: Callable[[], Any]
+    _model: ModelInputs
     _calibration: Callable[[], Any]
     _holdout: Callable[[], Any] | None
     _evaluate: Callable[[Any], Any] | None
@@ -44,13 +44,11 @@ class RunInputs:
         """
         check_solver(run)
         run = _absolute(run, folder)
-        if run.model.weights is not None and not Path(run.model.weights).is_file():
-            raise InputError(f"model.weights: there is no file {run.model.weights}")
         loader = CallableLoader(folder)
         data = run.data
         return cls(
             run=run,
-            _factory=loader.load("model.factory", run.model.factory, 0),
+            _model=ModelInputs.find(run.model, loader),
             _calibration=loader.load("data.calibration", data.calibration, 0),
             _holdout=None if data.holdout is None else loader.load("data.holdout", data.holdout, 0),
             _evaluate=(
@@ -60,16 +58,7 @@ class RunInputs:
 
     def model(self) -> nn.Module:
         """The trained model. Raises `InputError` if it is no module or the weights do not fit."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_model
-
-        model = as_module("model.factory", self.run.model.factory, self._factory())
-        if self.run.model.weights is not None:
-            try:
-                load_model(model, self.run.model.weights)
-            except (SafetensorError, RuntimeError) as e:
-                raise InputError(f"model.weights = {self.run.model.weights}: {e}") from None
-        return model
+        return self._model.make()
 
     def calibration(self) -> Iterable[Any]:
         """The calibration batches. Raises `InputError` if the function returns no iterable."""
@@ -94,12 +83,7 @@ def _absolute(run: RunConfig, folder: Path) -> RunConfig:
             k: absolute_reference(folder, getattr(run.data, k)) for k in type(run.data).model_fields
         }
     )
-    weights = run.model.weights
-    model = run.model.model_copy(
-        update={
-            "factory": absolute_reference(folder, run.model.factory),
-            "weights": None if weights is None else str((folder / weights).resolve()),
-        }
-    )
     out = run.output.model_copy(update={"dir": str((folder / run.output.dir).resolve())})
-    return run.model_copy(update={"model": model, "data": data, "output": out})
+    return run.model_copy(
+        update={"model": absolute_model(run.model, folder), "data": data, "output": out}
+    )

@@ -15,6 +15,7 @@ from rich.table import Table
 from .callables import CallableLoader, absolute_reference
 from .console import output
 from .errors import Debug, InputError, reporting
+from .model_inputs import ModelInputs, absolute_model
 from .returned import as_iterable, as_module, as_numbers
 from .toml_text import toml_text
 
@@ -57,14 +58,17 @@ def train_command(
     makes the smaller model again, for the weights to be loaded into.
     """
     with reporting(debug):
-        from .train_config import load_train_config
+        from .run_config import load_file
+        from .train_config import TrainRunConfig
 
         here = file.resolve().parent
-        run = _absolute(load_train_config(file, {} if seed is None else {"seed": seed}), here)
+        run = _absolute(
+            load_file(TrainRunConfig, file, {} if seed is None else {"seed": seed}), here
+        )
         folder = Path(run.output.dir) if out is None else out.resolve()
         _check_folder(folder, force)
         find = _Functions(run, here)
-        model = find.model()
+        model = find.model.make()
         data = as_iterable("data.train", find.train())
         calibration: Any = run.data.calibration
         if find.calibration is not None:
@@ -101,8 +105,7 @@ class _Functions:
         def find(key: str, reference: str | None, n: int) -> Callable[..., Any] | None:
             return None if reference is None else loader.load(key, reference, n)
 
-        self._run = run
-        self._factory = loader.load("model.factory", run.model.factory, 0)
+        self.model = ModelInputs.find(run.model, loader)
         self.train = loader.load("data.train", data.train, 0)
         named = None if data.calibration == "synthetic" else data.calibration
         self.calibration = find("data.calibration", named, 0)
@@ -111,21 +114,6 @@ class _Functions:
         judge = find("data.evaluate", data.evaluate, 1)
         self.evaluate = None if judge is None else _numbers(judge)
 
-    def model(self) -> nn.Module:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_model
-
-        model = as_module("model.factory", self._run.model.factory, self._factory())
-        weights = self._run.model.weights
-        if weights is not None:
-            if not Path(weights).is_file():
-                raise InputError(f"model.weights: there is no file {weights}")
-            try:
-                load_model(model, weights)
-            except (SafetensorError, RuntimeError) as e:
-                raise InputError(f"model.weights = {weights}: {e}") from None
-        return model
-
 
 def _absolute(run: TrainRunConfig, folder: Path) -> TrainRunConfig:
     """Paths made absolute, so that the config written beside the results can be run again."""
@@ -133,15 +121,10 @@ def _absolute(run: TrainRunConfig, folder: Path) -> TrainRunConfig:
     data = {
         k: v if v == "synthetic" else absolute_reference(folder, v) for k, v in references.items()
     }
-    weights = run.model.weights
-    model = {
-        "factory": absolute_reference(folder, run.model.factory),
-        "weights": None if weights is None else str((folder / weights).resolve()),
-    }
     return run.model_copy(
         update={
             "data": run.data.model_copy(update=data),
-            "model": run.model.model_copy(update=model),
+            "model": absolute_model(run.model, folder),
             "output": run.output.model_copy(
                 update={"dir": str((folder / run.output.dir).resolve())}
             ),

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from pydantic import Field, field_validator
 
-from optiprune.config import ConfigError, read_toml, validate
 from optiprune.config.section import Section
 from optiprune.training.config import TrainingConfig
 
 from .run_config import ModelSection, check_reference
 
-__all__ = ["TrainDataSection", "TrainOutputSection", "TrainRunConfig", "load_train_config"]
+__all__ = ["TrainDataSection", "TrainOutputSection", "TrainRunConfig"]
 
 SYNTHETIC = "synthetic"
 
@@ -74,19 +69,3 @@ class TrainRunConfig(TrainingConfig):
         """The part that `prune_in_training` takes."""
         own = {name: getattr(self, name) for name in TrainingConfig.model_fields}
         return TrainingConfig.model_validate(own)
-
-
-def load_train_config(path: str | Path, changes: Mapping[str, Any]) -> TrainRunConfig:
-    """Read and validate the TOML file; ``changes`` replace options of the top level.
-
-    Raises
-    ------
-    ConfigError
-        With the file's name and every complaint.
-    """
-    table = {**read_toml(path), **changes}
-    try:
-        run: TrainRunConfig = validate(TrainRunConfig, table)
-    except ConfigError as e:
-        raise ConfigError(f"{path}:\n{e}") from None
-    return run

@@ -20,7 +20,6 @@ from .config import TrainingConfig
 from .decide import Smaller, check_decider, decide_units
 from .feature_pruning import feature_masks, feature_units
 from .features import FeaturePairs
-from .known_structure import known_structure
 from .learning_weight import LearningWeightOptions, prune_by_learning_weight
 from .samples import example_of, without_targets
 from .sensitivity import (
@@ -57,8 +56,10 @@ class Chosen:
 
 
 def check_choice(config: TrainingConfig) -> None:
-    """Raise `TrainingError` for options of the engine that the choice would not take."""
+    """Raise `TrainingError` for options that the choice would not take."""
     c = config.choice
+    if c.rule == "learning-weight":
+        _learning_weight_options(config)
     function: Callable[..., object] = optimize_structure
     if c.of == "weights":
         function = optimize_masks
@@ -73,6 +74,7 @@ def choose(
     config: TrainingConfig,
     *,
     teacher: nn.Module,
+    structure: Structure | None = None,
     pairs: FeaturePairs | None = None,
     retrain: Callable[[nn.Module], object] | None = None,
 ) -> Chosen:
@@ -81,6 +83,7 @@ def choose(
     Parameters
     ----------
     data : calibration samples
+    structure : what `known_structure` found of the model; None for ``choice.of = "weights"``
     teacher, pairs : of the rule "features"; without pairs adapters begin as they do in
         `FeaturePairs`
     retrain : trains the model of a session of the learning weight in place, where
@@ -94,7 +97,6 @@ def choose(
         As the parts do.
     """
     c, rule = config.choice, config.choice.rule
-    structure = known_structure(model, example_of(data)) if c.of == "units" else None
     if rule == "average-weight":
         assert structure is not None
         smaller = decide_units(
@@ -111,19 +113,10 @@ def choose(
     if rule == "features":
         return _by_features(model, data, config, structure, teacher, pairs)
     if rule == "learning-weight":
-        table = config.learning_weight.model_dump(exclude={"retrain_epochs"})
-        target = 0.0 if config.budget.parameters is None else config.budget.parameters
-        options = LearningWeightOptions(
-            **table,
-            target=target,
-            minimum=c.minimum,
-            per_class=config.per_class,
-            seed=config.seed,
-        )
         found = prune_by_learning_weight(
             model,
             data,  # type: ignore[arg-type]
-            options=options,
+            options=_learning_weight_options(config),
             retrain=retrain if config.learning_weight.retrain_epochs else None,
             decide=c.decide,
             engine=c.engine or None,
@@ -134,6 +127,16 @@ def choose(
             macs = found.shrunk[0].macs_before, found.shrunk[-1].macs_after
         return Chosen(found.model, found.plans, None, found.left, macs, c.decide)
     return _by_sensitivity(model, data, config, structure)
+
+
+def _learning_weight_options(config: TrainingConfig) -> LearningWeightOptions:
+    return LearningWeightOptions(
+        **config.learning_weight.model_dump(exclude={"retrain_epochs"}),
+        target=config.budget.parameters or 0.0,
+        minimum=config.choice.minimum,
+        per_class=config.per_class,
+        seed=config.seed,
+    )
 
 
 def _by_features(

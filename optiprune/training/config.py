@@ -206,6 +206,11 @@ class TrainingConfig(Section):
             raise ValueError("choice.rule = 'features' needs distillation.features")
         if self.torque.strength and not self.train.epochs:
             raise ValueError("torque.strength needs train.epochs: it acts while the model trains")
+        for phase in self.distillation.phases:
+            if not getattr(self, phase).epochs:
+                raise ValueError(
+                    f"distillation.phases has {phase!r}, a loop without epochs ({phase}.epochs = 0)"
+                )
         if self.choice.refit and of == "weights":
             raise ValueError("choice.refit is not for choice.of = 'weights'")
         if self.choice.refit and rule not in ("average-weight", "features"):

@@ -18,7 +18,7 @@ from .errors import TrainingError
 from .ranking import lowest_units
 from .samples import example_of, samples_of
 
-__all__ = ["BUDGETS", "Decide", "Smaller", "check_decider", "check_decision", "decide_units"]
+__all__ = ["BUDGETS", "Decide", "Smaller", "check_budgets", "check_decider", "decide_units"]
 
 Decide = Literal["rule", "engine"]
 DECIDERS = ("rule", "engine")
@@ -75,7 +75,8 @@ def decide_units(
     ShrinkingError, GateError, CalibrationError
         As for `optimize_structure`.
     """
-    check_decision(decide, budgets, engine)
+    check_decider(decide, engine, optimize_structure, ("widths", *BUDGETS))
+    check_budgets(decide, budgets)
     if decide == "engine":
         options: dict[str, Any] = {"minimum": minimum, "structure": structure}
         result = optimize_structure(model, data, **{**options, **(engine or {}), **budgets})
@@ -85,11 +86,8 @@ def decide_units(
     return Smaller(plan, shrink(model, plan, args, kwargs, structure=structure), decide)
 
 
-def check_decision(
-    decide: str, budgets: Mapping[str, float], engine: Mapping[str, Any] | None = None
-) -> None:
-    """Raise `TrainingError` for what `decide_units` could not do."""
-    check_decider(decide, engine, optimize_structure, ("widths", *BUDGETS))
+def check_budgets(decide: str, budgets: Mapping[str, float]) -> None:
+    """Raise `TrainingError` for none, for unknown ones, and for one that a rule cannot measure."""
     unknown = [k for k in budgets if k not in BUDGETS]
     if unknown or not budgets:
         raise TrainingError(f"budgets {dict(budgets)}: give one at least of {', '.join(BUDGETS)}")

@@ -29,7 +29,7 @@ from optiprune.shrinking import SearchOptions, StructureSweep, refit_and_shrink
 from optiprune.structure import Member, Structure, find_structure, shrink
 from optiprune.structure.modes import evaluating
 
-from .decide import Decide, Smaller, check_decider, check_decision
+from .decide import Decide, Smaller, check_budgets, check_decider
 from .errors import TrainingError
 from .features import ADAPTERS, FeaturePairs, captured
 from .known_structure import known_structure
@@ -244,8 +244,8 @@ def feature_units(
         The student cannot be traced; the smaller one is not the masked one; unfit data; budgets
         that the engine cannot meet.
     """
-    check_decision(decide, budgets)
     check_decider(decide, engine, StructureSweep, ("structure", "include", "minimum", "options"))
+    check_budgets(decide, budgets)
     samples = samples_of(student, data)
     args, kwargs = example_of(samples)
     if structure is None:

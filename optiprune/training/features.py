@@ -76,7 +76,8 @@ class FeaturePairs(nn.Module):
 
     The distance of a pair is ``|A s - t|^2 / |t|^2`` over all samples of a batch, s and t as
     `channels_last` gives them and A the pair's adapter: a linear map of channels, which begins as
-    the identity where both have equally many and is left out of what is exported.
+    the identity where both have equally many and is left out of what is exported. Where all of t
+    is zero the distance is the mean of ``(A s)^2``.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ class FeaturePairs(nn.Module):
     def distance(self, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
         """The mean over the pairs: the second loss of US20260099770A1, which no label enters."""
         parts = [
-            (s - t).square().sum() / t.square().sum().clamp_min(torch.finfo(t.dtype).tiny)
+            (s - t).square().sum() / _energy(t)
             for s, t in zip(self.adapted(mine), self.wanted(theirs), strict=True)
         ]
         return torch.stack(parts).mean()
@@ -173,8 +174,7 @@ class FeaturePairs(nn.Module):
         wanted = [torch.cat(parts) for parts in zip(*targets, strict=True)]
         width = sum(t.shape[1] for t in wanted)
         scales = [
-            math.sqrt(width * len(t) / (len(wanted) * max(float(t.double().square().sum()), 1e-30)))
-            for t in wanted
+            math.sqrt(width * len(t) / (len(wanted) * float(_energy(t.double())))) for t in wanted
         ]
         flat = torch.cat([t * c for t, c in zip(wanted, scales, strict=True)], 1)
         pairs: list[Any] = []
@@ -183,6 +183,12 @@ class FeaturePairs(nn.Module):
             pairs.append((batch.inputs, flat[at : at + batch.n]))
             at += batch.n
         return _view(student, self, scales), CalibrationSet.collect(pairs, flat.device)
+
+
+def _energy(t: Tensor) -> Tensor:
+    """Of a teacher's feature; a dead one has that of ones, for a distance that is finite."""
+    energy = t.square().sum()
+    return torch.where(energy > 0, energy, torch.full_like(energy, t.numel()))
 
 
 def _adapter(s: Tensor, t: Tensor, learned: bool, generator: torch.Generator) -> nn.Module:

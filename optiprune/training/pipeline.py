@@ -17,7 +17,7 @@ from torch import nn
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.losses import LossFunction
 from optiprune.masks import MaskSet, keep_masked
-from optiprune.structure import Plan
+from optiprune.structure import Plan, Structure
 
 from .callback import Callback
 from .checkpoint import data_hash, state_hash
@@ -38,9 +38,9 @@ from .torque import Torque
 __all__ = ["Phase", "TrainingResult", "prune_in_training"]
 
 LoopName = Literal["train", "finetune"]
+Example = tuple[tuple[Any, ...], dict[str, Any]]
 # the two loops draw other orders of the samples
 _SEEDS = {"train": 0, "finetune": 1_000_003}
-_NO_SHAPE = "calibration = 'synthetic' needs synthetic.shape, that of one sample"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +126,16 @@ def prune_in_training(
     """
     _check_loops(config)
     check_choice(config)
-    if calibration == "synthetic" and not config.synthetic.shape:
-        raise TrainingError(_NO_SHAPE)
     work = copy.deepcopy(model)
+    made = _synthetic(calibration, config)
     samples = samples_of(work, data)
-    if calibration is not None and not isinstance(calibration, str):
-        calibration = samples_of(work, calibration)  # type: ignore[assignment]
+    calibrated = samples
+    if calibration is not None and made is None:
+        calibrated = samples_of(work, calibration)
     example = example_of(samples)
+    structure = known_structure(work, example) if config.choice.of == "units" else None
+    if config.distillation.features:  # what does not fit is refused before anything trains
+        FeaturePairs(teacher or model, work, config.distillation.features, example)
     place = None if folder is None else Path(folder)
     loops = _Loops(samples, teacher or model, config, loss, augment, place, progress)
     before = None if evaluate is None else dict(evaluate(work))
@@ -140,19 +143,35 @@ def prune_in_training(
     concentration = None
     pairs = None
     if config.train.epochs:
-        torque = _torque(work, example, config)
+        torque = _torque(work, structure, example, config)
         start = None if torque is None else torque.concentration()
         phase, pairs = loops.run("train", work, [] if torque is None else [torque], None)
         phases.append(_scored(phase, work, evaluate))
         if torque is not None and start is not None:
             concentration = (start, torque.concentration())
     began = time.perf_counter()
-    calibrated = _calibration(calibration, samples, work, config)
+    if made is not None:
+        drawn = synthesize(work, config.synthetic.shape, made)
+        calibrated = samples_of(work, [(drawn.inputs, drawn.classes)])
 
     def retrain(smaller: nn.Module) -> None:
         loops.run("finetune", smaller, [], None, between=True)
 
-    chosen = _chosen(work, calibrated, config, teacher or model, pairs, example, place, retrain)
+    def choice() -> Chosen:
+        return choose(
+            work,
+            calibrated,
+            config,
+            teacher=teacher or model,
+            structure=structure,
+            pairs=pairs,
+            retrain=retrain,
+        )
+
+    if place is None:
+        chosen = choice()
+    else:
+        chosen = _stored(place, choice, work, calibrated, config, teacher or model, example)
     phase = Phase("choose", time.perf_counter() - began)
     phases.append(_scored(phase, chosen.model, evaluate))
     if config.finetune.epochs:
@@ -256,44 +275,36 @@ class _Loops:
         return Distillation(self.teacher, model, example, **options, seed=self.config.seed)
 
 
+def _synthetic(calibration: object, config: TrainingConfig) -> SyntheticOptions | None:
+    """How samples are made, if they are. Raises `TrainingError`."""
+    if not isinstance(calibration, str):
+        return None
+    if calibration != "synthetic":
+        raise TrainingError(f"calibration = {calibration!r}: give samples, 'synthetic' or None")
+    if not config.synthetic.shape:
+        raise TrainingError("calibration = 'synthetic' needs synthetic.shape, that of one sample")
+    return SyntheticOptions(**config.synthetic.model_dump(exclude={"shape"}), seed=config.seed)
+
+
 def _torque(
-    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], config: TrainingConfig
+    model: nn.Module, structure: Structure | None, example: Example, config: TrainingConfig
 ) -> Torque | None:
     if not config.torque.strength:
         return None
-    return Torque(model, known_structure(model, example), **config.torque.model_dump())
+    found = structure or known_structure(model, example)
+    return Torque(model, found, **config.torque.model_dump())
 
 
-def _calibration(
-    given: Iterable[Any] | Literal["synthetic"] | None,
-    samples: CalibrationSet,
-    model: nn.Module,
-    config: TrainingConfig,
-) -> CalibrationSet:
-    if given is None:
-        return samples
-    if not isinstance(given, str):
-        return samples_of(model, given)
-    if given != "synthetic":
-        raise TrainingError(f"calibration = {given!r}: give samples, 'synthetic' or None")
-    table = config.synthetic.model_dump()
-    shape = table.pop("shape")
-    made = synthesize(model, shape, SyntheticOptions(**table, seed=config.seed))
-    return samples_of(model, [(made.inputs, made.classes)])
-
-
-def _chosen(
+def _stored(
+    folder: Path,
+    choice: Callable[[], Chosen],
     model: nn.Module,
     data: CalibrationSet,
     config: TrainingConfig,
     teacher: nn.Module,
-    pairs: FeaturePairs | None,
-    example: tuple[tuple[Any, ...], dict[str, Any]],
-    folder: Path | None,
-    retrain: Callable[[nn.Module], None],
+    example: Example,
 ) -> Chosen:
-    if folder is None:
-        return choose(model, data, config, teacher=teacher, pairs=pairs, retrain=retrain)
+    """What was chosen before the run was killed, or what is chosen now."""
     path = folder / "chosen.ckpt"
     again = config.learning_weight.retrain_epochs > 0
     options = config.model_dump(exclude={"train"} if again else {"train", "finetune"})
@@ -302,7 +313,7 @@ def _chosen(
     run |= {"teacher": state_hash(teacher)}
     if path.exists():
         return load_chosen(path, run, model, example)
-    chosen = choose(model, data, config, teacher=teacher, pairs=pairs, retrain=retrain)
+    chosen = choice()
     save_chosen(path, run, chosen)
     return chosen
 

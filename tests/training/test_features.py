@@ -57,6 +57,21 @@ def test_the_distance_by_hand_and_zero_for_equals() -> None:
     torch.testing.assert_close(fixed.distance(mine, theirs), want)
 
 
+def test_a_dead_feature_of_the_teacher_has_a_finite_distance() -> None:
+    teacher, student = make_net(1).eval(), make_net(2).eval()
+    with torch.no_grad():
+        teacher.hidden.weight.zero_()
+        teacher.hidden.bias.zero_()
+    pairs = FeaturePairs(teacher, student, ["hidden"], EXAMPLE)
+    with captured(student, ["hidden"]) as mine, captured(teacher, ["hidden"]) as theirs:
+        student(X), teacher(X)
+    distance = pairs.distance(mine, theirs)
+    torch.testing.assert_close(distance, mine["hidden"].square().mean())
+    view, data = pairs.as_regression(teacher, student, CalibrationSet.collect([X], X.device))
+    batch = next(data.batches(len(X)))
+    torch.testing.assert_close(F.mse_loss(view(batch.inputs), batch.targets), distance)
+
+
 @pytest.mark.parametrize("names", [["stem", "hidden"], {"stem": "grouped", "hidden": "hidden"}])
 def test_the_regression_is_the_distance(names) -> None:
     teacher, student = make_net(1).eval(), make_net(2).eval()

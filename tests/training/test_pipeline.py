@@ -122,6 +122,44 @@ def test_torque_distillation_and_synthetic_samples_together(learnt) -> None:
         prune_in_training(learnt, [DATA], bare, calibration="synthetic")
 
 
+@pytest.mark.parametrize(
+    ("tables", "calibration", "message"),
+    [
+        ({}, "other", "calibration = 'other'"),
+        ({"synthetic": {"shape": [1, 8, 8], "low": 1.0, "high": 0.0}}, "synthetic", "low = 1.0"),
+        (
+            {"learning_weight": {"initial": 0.1, "lower_limit": 0.2}},
+            None,
+            "lower_limit = 0.2",
+        ),
+        (
+            {"distillation": {"phases": ["train"], "features": {"nowhere": "stem"}}},
+            None,
+            "no module 'nowhere'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(
+    learnt, monkeypatch, tables, calibration, message
+) -> None:
+    def never(*args, **kwargs):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(pipeline_module, "train", never)
+    whole = config(choice={"rule": "learning-weight"}, **tables)
+    with pytest.raises(TrainingError, match=message):
+        prune_in_training(learnt, [DATA], whole, calibration=calibration)
+
+
+def test_a_teacher_needs_a_loop() -> None:
+    with pytest.raises(ConfigError, match="a loop without epochs"):
+        config(
+            train={"epochs": 0},
+            choice={"rule": "sensitivity"},
+            distillation={"phases": ["train"]},
+        )
+
+
 @pytest.mark.parametrize("of", ["units", "weights"])
 @pytest.mark.parametrize("at", ["train", "choose", "finetune"])
 def test_a_run_goes_on_where_it_was_interrupted(
