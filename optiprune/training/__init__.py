@@ -1,38 +1,38 @@
 """Pruning in training: a loop that can be resumed, and rules that decide while a model learns."""
 
-from .behaviour import Behaviour
-from .callback import Callback, Step
-from .concentration import plot_concentration, rank_correlations
 from .config import TrainingConfig
-from .decide import Smaller, decide_units
-from .distillation import Distillation
 from .errors import TrainingError
-from .feature_pruning import (
+from .loops.callback import Callback, Step
+from .loops.loop import TrainReport, train
+from .pipeline import Phase, TrainingResult, prune_in_training
+from .rules.behaviour import Behaviour
+from .rules.feature_pruning import (
     feature_masks,
     feature_unit_scores,
     feature_units,
     feature_weight_scores,
 )
-from .features import FeaturePairs
-from .learning_weight import (
+from .rules.learning_weight import (
     LearningWeightOptions,
     LearningWeightResult,
     LearningWeightStep,
     prune_by_learning_weight,
 )
-from .loop import TrainReport, train
-from .pipeline import Phase, TrainingResult, prune_in_training
-from .pruning_set import PruningSet, pruning_set
-from .ranking import lowest_units
-from .sensitivity import (
+from .rules.pruning_set import PruningSet, pruning_set
+from .rules.sensitivity import (
     SensitivityOptions,
     SensitivityResult,
     SensitivityStep,
     prune_sensitive_units,
     prune_sensitive_weights,
 )
-from .synthetic import SyntheticData, SyntheticOptions, synthesize
-from .torque import Torque, average_weight_scores
+from .rules.synthetic import SyntheticData, SyntheticOptions, synthesize
+from .terms.concentration import plot_concentration, rank_correlations
+from .terms.distillation import Distillation
+from .terms.features import FeaturePairs
+from .terms.torque import Torque, average_weight_scores
+from .units.decide import Smaller, decide_units
+from .units.ranking import lowest_units
 
 __all__ = [
     "Behaviour",

@@ -15,20 +15,20 @@ from optiprune.masks import MaskSet
 from optiprune.shrinking import StructureSweep, optimize_structure, refit_and_shrink
 from optiprune.structure import Plan, Structure
 
-from .behaviour import Behaviour
 from .config import TrainingConfig
-from .decide import Smaller, check_decider, decide_units
-from .feature_pruning import feature_masks, feature_units
-from .features import FeaturePairs
-from .learning_weight import LearningWeightOptions, prune_by_learning_weight
-from .samples import example_of, without_targets
-from .sensitivity import (
+from .rules.behaviour import Behaviour
+from .rules.feature_pruning import feature_masks, feature_units
+from .rules.learning_weight import LearningWeightOptions, prune_by_learning_weight
+from .rules.sensitivity import (
     SensitivityOptions,
     SensitivityResult,
     prune_sensitive_units,
     prune_sensitive_weights,
 )
-from .torque import average_weight_scores
+from .samples import example_of, without_targets
+from .terms.features import FeaturePairs
+from .terms.torque import average_weight_scores
+from .units.decide import Smaller, check_decider, decide_units
 
 __all__ = ["Chosen", "check_choice", "choose"]
 

@@ -19,21 +19,21 @@ from optiprune.curvature.losses import LossFunction
 from optiprune.masks import MaskSet, keep_masked
 from optiprune.structure import Plan, Structure
 
-from .callback import Callback
-from .checkpoint import data_hash, state_hash
 from .choice import Chosen, check_choice, choose
-from .concentration import Concentration
 from .config import LoopSection, TrainingConfig
-from .distillation import Distillation
 from .errors import TrainingError
-from .features import FeaturePairs
-from .known_structure import known_structure
-from .loop import Augment, steps_per_epoch, train
-from .make import make_optimizer, make_scheduler
+from .loops.callback import Callback
+from .loops.checkpoint import data_hash, state_hash
+from .loops.loop import Augment, steps_per_epoch, train
+from .loops.make import make_optimizer, make_scheduler
+from .rules.synthetic import SyntheticOptions, synthesize
 from .samples import example_of, samples_of
 from .stored import load_chosen, save_chosen
-from .synthetic import SyntheticOptions, synthesize
-from .torque import Torque
+from .terms.concentration import Concentration
+from .terms.distillation import Distillation
+from .terms.features import FeaturePairs
+from .terms.torque import Torque
+from .units.known_structure import known_structure
 
 __all__ = ["Phase", "TrainingResult", "prune_in_training"]
 

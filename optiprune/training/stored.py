@@ -13,8 +13,8 @@ from optiprune.curvature.inputs import device_of
 from optiprune.masks import MaskSet
 from optiprune.structure import Plan, shrink
 
-from .checkpoint import check_run, load_checkpoint, save_checkpoint
 from .choice import Chosen
+from .loops.checkpoint import check_run, load_checkpoint, save_checkpoint
 
 __all__ = ["load_chosen", "save_chosen"]
 

@@ -19,7 +19,7 @@ from optiprune.training import (
     feature_weight_scores,
     train,
 )
-from optiprune.training.features import captured
+from optiprune.training.terms.features import captured
 
 from .conftest import make_net, make_stripes
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from optiprune.curvature import CalibrationSet
 from optiprune.training import FeaturePairs, TrainingError
-from optiprune.training.features import captured, channels_last
+from optiprune.training.terms.features import captured, channels_last
 
 from .conftest import make_net, make_stripes
 

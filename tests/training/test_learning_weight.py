@@ -16,7 +16,7 @@ from optiprune.training import (
     TrainingError,
     prune_by_learning_weight,
 )
-from optiprune.training.unit_norms import UnitNorms
+from optiprune.training.units.unit_norms import UnitNorms
 
 from .conftest import make_net, make_stripes
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from optiprune.training.normal_threshold import lower_threshold, magnitude_threshold
+from optiprune.training.rules.normal_threshold import lower_threshold, magnitude_threshold
 
 
 @settings(max_examples=60, deadline=None)

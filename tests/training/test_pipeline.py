@@ -181,7 +181,7 @@ def test_a_run_goes_on_where_it_was_interrupted(
         monkeypatch.setattr(pipeline_module, "choose", _raise(KilledError))
     else:
         seen = {"saves": 0}
-        from optiprune.training import loop
+        from optiprune.training.loops import loop
 
         real = loop.save_checkpoint
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from optiprune.training import TrainingError, train
-from optiprune.training.pruning_set import pruning_set
+from optiprune.training.rules.pruning_set import pruning_set
 
 from .conftest import make_net, make_stripes
 

@@ -12,7 +12,7 @@ from optiprune.shrinking import ShrinkingError
 from optiprune.shrinking.budgets import costs_of
 from optiprune.structure import find_structure
 from optiprune.training import TrainingError, lowest_units
-from optiprune.training.ranking import plan_of, removal_chains, removal_order
+from optiprune.training.units.ranking import plan_of, removal_chains, removal_order
 
 from .conftest import make_net
 

@@ -15,8 +15,8 @@ from optiprune.training import (
     prune_sensitive_units,
     prune_sensitive_weights,
 )
-from optiprune.training.pruning_set import pruning_set
-from optiprune.training.sensitivity import search_rates
+from optiprune.training.rules.pruning_set import pruning_set
+from optiprune.training.rules.sensitivity import search_rates
 
 from .conftest import make_stripes
 

@@ -19,8 +19,8 @@ from optiprune.training import (
     prune_sensitive_weights,
     synthesize,
 )
-from optiprune.training.behaviour import jensen_shannon
-from optiprune.training.rated import RatedWeights
+from optiprune.training.rules.behaviour import jensen_shannon
+from optiprune.training.rules.rated import RatedWeights
 
 from .conftest import make_stripes
 

@@ -15,11 +15,10 @@ from optiprune.curvature import CalibrationSet
 from optiprune.shrinking import OutOfReachError, SearchOptions, StructureSweep
 from optiprune.shrinking.budgets import costs_of
 from optiprune.structure import Plan, Shrunk, Structure, shrink
-
-from .ranking import Chain, Move, plan_of, removal_chains, removal_order
-from .samples import example_of
-from .torque import average_weight_scores
-from .unit_norms import UnitNorms
+from optiprune.training.samples import example_of
+from optiprune.training.terms.torque import average_weight_scores
+from optiprune.training.units.ranking import Chain, Move, plan_of, removal_chains, removal_order
+from optiprune.training.units.unit_norms import UnitNorms
 
 __all__ = ["ByEngine", "ByThreshold", "Candidates"]
 

@@ -15,9 +15,8 @@ from optiprune.curvature.data import tree_map
 from optiprune.curvature.inputs import arguments_of, device_of
 from optiprune.curvature.losses import IGNORED, logits_of
 from optiprune.structure.modes import evaluating
-
-from .errors import TrainingError
-from .samples import all_logits, samples_of
+from optiprune.training.errors import TrainingError
+from optiprune.training.samples import all_logits, samples_of
 
 __all__ = ["PruningSet", "pruning_set"]
 

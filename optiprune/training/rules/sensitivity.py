@@ -26,13 +26,13 @@ from optiprune.masks import MaskSet
 from optiprune.shrinking import optimize_structure
 from optiprune.shrinking.readers import find_readers
 from optiprune.structure import Plan, Shrunk, Structure, shrink
+from optiprune.training.errors import TrainingError, check_ranges
+from optiprune.training.samples import example_of, samples_of, without_targets
+from optiprune.training.units.decide import BUDGETS, Decide, check_decider
+from optiprune.training.units.known_structure import known_structure
 
-from .decide import BUDGETS, Decide, check_decider
-from .errors import TrainingError, check_ranges
-from .known_structure import known_structure
 from .pruning_set import pruning_set
 from .rated import Rated, RatedUnits, RatedWeights
-from .samples import example_of, samples_of, without_targets
 
 __all__ = [
     "SensitivityOptions",

@@ -12,8 +12,7 @@ from optiprune.shrinking.budgets import budgets_of
 from optiprune.shrinking.ties import find_ties
 from optiprune.shrinking.widths import Budget
 from optiprune.structure import Plan, Structure, total
-
-from .errors import TrainingError
+from optiprune.training.errors import TrainingError
 
 __all__ = ["Chain", "Move", "lowest_units", "plan_of", "removal_chains", "removal_order"]
 

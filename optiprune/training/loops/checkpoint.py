@@ -15,8 +15,7 @@ from torch import nn
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.data import tree_leaves
 from optiprune.masks.hashing import hash_tensor
-
-from .errors import TrainingError
+from optiprune.training.errors import TrainingError
 
 __all__ = ["check_run", "load_checkpoint", "save_checkpoint", "state_hash"]
 

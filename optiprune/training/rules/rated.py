@@ -18,10 +18,10 @@ from optiprune.curvature.layers import find_layers
 from optiprune.shrinking.budgets import costs_of
 from optiprune.structure import Plan, Structure, mask_units
 from optiprune.structure.trace import tensors_of
+from optiprune.training.terms.torque import average_weight_scores
+from optiprune.training.units.ranking import Chain, Move, plan_of, removal_chains
 
 from .normal_threshold import lower_threshold, magnitude_threshold
-from .ranking import Chain, Move, plan_of, removal_chains
-from .torque import average_weight_scores
 
 __all__ = ["Rated", "RatedUnits", "RatedWeights"]
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.inputs import arguments_of
 from optiprune.structure.modes import evaluating
-
-from .errors import TrainingError
+from optiprune.training.errors import TrainingError
 
 __all__ = ["ADAPTERS", "FeaturePairs", "captured", "channels_last"]
 

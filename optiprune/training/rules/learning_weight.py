@@ -32,13 +32,13 @@ from torch import nn
 
 from optiprune.shrinking import StructureSweep
 from optiprune.structure import Plan, Shrunk, Structure
+from optiprune.training.errors import TrainingError, check_ranges
+from optiprune.training.samples import example_of, samples_of, without_targets
+from optiprune.training.units.decide import Decide, check_decider
+from optiprune.training.units.known_structure import known_structure
 
 from .candidates import ByEngine, ByThreshold, Candidates
-from .decide import Decide, check_decider
-from .errors import TrainingError, check_ranges
-from .known_structure import known_structure
 from .pruning_set import pruning_set
-from .samples import example_of, samples_of, without_targets
 
 __all__ = [
     "LearningWeightOptions",

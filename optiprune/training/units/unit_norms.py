@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optiprune.structure import Group
-
-from .errors import TrainingError
+from optiprune.training.errors import TrainingError
 
 __all__ = ["UnitNorms"]
 

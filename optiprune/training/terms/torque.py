@@ -20,10 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from optiprune.structure import Group, Structure
-
-from .callback import Callback, Step
-from .errors import TrainingError
-from .unit_norms import UnitNorms
+from optiprune.training.errors import TrainingError
+from optiprune.training.loops.callback import Callback, Step
+from optiprune.training.units.unit_norms import UnitNorms
 
 __all__ = ["PIVOTS", "PROFILES", "SCHEDULES", "Torque", "average_weight_scores"]
 

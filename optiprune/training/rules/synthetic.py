@@ -31,9 +31,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from optiprune.curvature.inputs import device_of
 from optiprune.curvature.losses import logits_of
 from optiprune.structure.modes import evaluating
+from optiprune.training.errors import TrainingError, check_ranges
 
 from .behaviour import jensen_shannon
-from .errors import TrainingError, check_ranges
 from .rated import RatedWeights
 
 __all__ = ["SyntheticData", "SyntheticOptions", "synthesize"]

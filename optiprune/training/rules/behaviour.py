@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from optiprune.curvature import CalibrationSet
-
-from .samples import all_logits, samples_of
+from optiprune.training.samples import all_logits, samples_of
 
 __all__ = ["Behaviour", "jensen_shannon"]
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from .errors import TrainingError
+from optiprune.training.errors import TrainingError
 
 __all__ = ["make_optimizer", "make_scheduler"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from .errors import TrainingError
+from optiprune.training.errors import TrainingError
 
 __all__ = ["Concentration", "plot_concentration", "rank_correlations"]
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from optiprune.shrinking import optimize_structure
 from optiprune.structure import Plan, Shrunk, Structure, shrink
+from optiprune.training.errors import TrainingError
+from optiprune.training.samples import example_of, samples_of
 
-from .errors import TrainingError
 from .ranking import lowest_units
-from .samples import example_of, samples_of
 
 __all__ = ["BUDGETS", "Decide", "Smaller", "check_budgets", "check_decider", "decide_units"]
 

@@ -28,14 +28,13 @@ from optiprune.masks import MaskSet
 from optiprune.shrinking import SearchOptions, StructureSweep, refit_and_shrink
 from optiprune.structure import Member, Structure, find_structure, shrink
 from optiprune.structure.modes import evaluating
-
-from .decide import Decide, Smaller, check_budgets, check_decider
-from .errors import TrainingError
-from .features import ADAPTERS, FeaturePairs, captured
-from .known_structure import known_structure
-from .ranking import lowest_units
-from .samples import example_of, samples_of
-from .unit_norms import UnitNorms
+from optiprune.training.errors import TrainingError
+from optiprune.training.samples import example_of, samples_of
+from optiprune.training.terms.features import ADAPTERS, FeaturePairs, captured
+from optiprune.training.units.decide import Decide, Smaller, check_budgets, check_decider
+from optiprune.training.units.known_structure import known_structure
+from optiprune.training.units.ranking import lowest_units
+from optiprune.training.units.unit_norms import UnitNorms
 
 __all__ = ["feature_masks", "feature_unit_scores", "feature_units", "feature_weight_scores"]
 

@@ -1,0 +1,1 @@
+"""A small training loop that can be resumed bit for bit."""

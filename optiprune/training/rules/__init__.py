@@ -1,0 +1,1 @@
+"""Rules that choose what leaves, and the samples that they look at."""

@@ -1,0 +1,1 @@
+"""Channels, neurons and heads: their norms, their order, and who decides which leave."""
