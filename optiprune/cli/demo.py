@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 from .console import output
 from .errors import Debug, InputError, reporting

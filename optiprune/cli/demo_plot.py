@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 from .demo_methods import MethodResult
 

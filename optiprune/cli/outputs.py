@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from optiprune.durable import replacing
 
 from .errors import InputError
 from .json_values import plain
@@ -100,17 +100,12 @@ class Outputs:
             return
         from safetensors.torch import save_model
 
-        path = self.folder / self._names["model"]
-        part = path.with_name(path.name + ".part")
-        save_model(model, str(part))  # knows tied weights
-        # safetensors makes its files readable by their owner alone; ours are as any other here
-        shutil.copymode(self.folder / self._names["history"], part)
-        os.replace(part, path)
+        with replacing(self.folder / self._names["model"]) as part:
+            save_model(model, str(part))  # knows tied weights
 
     def _write(self, name: str, text: str) -> None:
-        part = self.folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, self.folder / name)
+        with replacing(self.folder / name) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def history_line(record: Any) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.table import Table
+
+from optiprune.durable import replacing
 
 from .callables import CallableLoader
 from .console import output
@@ -138,13 +139,14 @@ def _write(
         "shapes": {k: {"before": a, "after": b} for k, (a, b) in result.shrunk.shapes.items()},
         "scores": None if scores is None else {"before": scores[0], "after": scores[1]},
     }
-    # none of them is ever half there under its own name
-    parts = {name: out / f".{name}.part" for name in (PLAN, WEIGHTS, SUMMARY)}
-    result.plan.save(parts[PLAN])
-    save_model(result.model, str(parts[WEIGHTS]))
-    parts[SUMMARY].write_text(json.dumps(summary, indent=1) + "\n")
-    for name, part in parts.items():
-        os.replace(part, out / name)
+    with (
+        replacing(out / PLAN) as plan,
+        replacing(out / WEIGHTS) as weights,
+        replacing(out / SUMMARY) as table,
+    ):  # none of them is ever half there under its own name
+        result.plan.save(plan)
+        save_model(result.model, str(weights))
+        table.write_text(json.dumps(summary, indent=1) + "\n")
 
 
 def _show(

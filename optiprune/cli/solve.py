@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from optiprune import solvers
+from optiprune.durable import replacing
 from optiprune.problems import Problem
 from optiprune.problems.files import FORMATS, read_problem
-from optiprune.problems.files.atomic import replacing
 from optiprune.solvers import IterationLimit, NoImprovement, Solution, Stop, Target, TimeLimit
 
 from .console import output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 from rich.table import Table
+
+from optiprune.durable import replacing
 
 from .callables import CallableLoader, absolute_reference
 from .console import output
@@ -157,9 +158,8 @@ def _write(result: TrainingResult, run: TrainRunConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in [*folder.glob("plan-*.json"), folder / MASKS, folder / SUMMARY, folder / FIGURE]:
         old.unlink(missing_ok=True)
-    part = folder / f".{WEIGHTS}.part"
-    save_model(result.model, str(part))
-    os.replace(part, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as part:
+        save_model(result.model, str(part))
     if result.masks is not None:
         result.masks.save(folder / MASKS)
     for i, plan in enumerate(result.plans, 1):
@@ -180,9 +180,8 @@ def _write(result: TrainingResult, run: TrainRunConfig, folder: Path) -> None:
             for p in result.phases
         ],
     }
-    part = folder / f".{SUMMARY}.part"
-    part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, folder / SUMMARY)
+    with replacing(folder / SUMMARY) as part:
+        part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
 def _draw(result: TrainingResult, path: Path) -> None:

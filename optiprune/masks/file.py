@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from optiprune import __version__
+from optiprune.durable import replacing
 
 from .errors import MaskError, MaskFileError
 
@@ -102,7 +102,8 @@ def write_file(
         "metadata": _json("metadata", metadata),
     }
     text["sha256"] = header_digest(text)
-    _replace(Path(path), save(tensors, metadata=text))
+    with replacing(path) as part:
+        part.write_bytes(save(tensors, metadata=text))
 
 
 def read_file(path: str | os.PathLike[str]) -> Contents:
@@ -278,23 +279,3 @@ def _object(path: Path, text: Mapping[str, str], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MaskFileError(f"{path}: the entry {key!r} is not a JSON object")
     return value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside the target and rename: a crash or a full disk leaves the old file as it was."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(part, "xb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename itself is durable once the directory is on disk
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)

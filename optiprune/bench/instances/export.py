@@ -11,6 +11,7 @@ import numpy as np
 
 from optiprune.bench.errors import BenchError
 from optiprune.bench.machine import describe
+from optiprune.durable import replacing
 from optiprune.problems import (
     QUBO,
     CardinalityQP,
@@ -22,7 +23,6 @@ from optiprune.problems import (
 )
 from optiprune.problems.base import QuadraticProblem
 from optiprune.problems.files import FORMATS as FILE_FORMATS
-from optiprune.problems.files.atomic import replacing
 
 from .folder import MANIFEST, VERSION, file_sha256
 from .instance import Instance

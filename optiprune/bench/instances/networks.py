@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optiprune.bench.errors import BenchError
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 from .fashion_mnist import DatasetNotFoundError, directory, read_split
 

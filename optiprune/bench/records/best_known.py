@@ -10,7 +10,7 @@ from typing import Any
 
 from optiprune.bench.errors import BenchError
 from optiprune.bench.instances.instance import BestKnown, Instance, verify
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 __all__ = [
     "FILE",

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 __all__ = ["COLUMNS", "write_results", "write_table"]
 

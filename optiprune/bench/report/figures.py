@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from optiprune.bench.statistics import GapCurve, Run, SummaryRow, gap_curves, performance_profile
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 from .contents import Report
 from .legend import Legend

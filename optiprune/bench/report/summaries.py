@@ -12,7 +12,7 @@ from typing import Any
 
 from optiprune.bench.records import FILE, write_best_known, write_results, write_table
 from optiprune.bench.statistics import SummaryRow
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 from .contents import Report
 

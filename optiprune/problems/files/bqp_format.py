@@ -20,12 +20,12 @@ from typing import Literal
 
 import numpy as np
 
+from optiprune.durable import replacing
 from optiprune.problems.base import Problem
 from optiprune.problems.binary import QUBO
 from optiprune.problems.errors import ProblemError
 from optiprune.problems.matrix import frozen
 
-from .atomic import replacing
 from .coordinates import read_entries
 from .limits import MAX_N, check_size
 from .text_lines import TextLines

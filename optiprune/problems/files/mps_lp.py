@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from optiprune.durable import replacing
 from optiprune.problems.base import Problem, QuadraticProblem
 from optiprune.problems.binary import QUBO, BudgetQP, CardinalityQP
 from optiprune.problems.errors import ProblemError
 from optiprune.problems.linearise import constraint_rows, linearise
 from optiprune.problems.miqp import MIQP
 
-from .atomic import replacing
 from .limits import MAX_N, located
 from .lp_parser import parse_lp
 from .mps_parser import parse_mps

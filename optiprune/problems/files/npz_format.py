@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optiprune.durable import replacing
 from optiprune.problems.base import Problem, QuadraticProblem
 from optiprune.problems.binary import QUBO, BudgetQP, CardinalityQP
 from optiprune.problems.errors import FileFormatError, ProblemError
 from optiprune.problems.matrix import FactoredMatrix, Matrix, frozen
 from optiprune.problems.miqp import MIQP
 
-from .atomic import replacing
 from .limits import MAX_N, check_memory, check_size, located
 
 __all__ = ["read_npz", "write_npz"]

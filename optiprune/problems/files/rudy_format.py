@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from optiprune.durable import replacing
 from optiprune.problems.base import Problem
 from optiprune.problems.binary import QUBO
 from optiprune.problems.matrix import frozen
 from optiprune.problems.maxcut import maxcut_qubo, maxcut_weights
 
-from .atomic import replacing
 from .coordinates import read_entries
 from .limits import MAX_N, check_size
 from .text_lines import TextLines

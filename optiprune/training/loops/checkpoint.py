@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.data import tree_leaves
+from optiprune.durable import replacing
 from optiprune.masks.hashing import hash_tensor
 from optiprune.training.errors import TrainingError
 
@@ -33,14 +33,9 @@ def save_checkpoint(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]
     state : tensors, numbers, strings, and lists and dicts of them
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        torch.save(
-            {"format": _FORMAT, "version": _VERSION, "run": dict(run), "state": dict(state)}, file
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    content = {"format": _FORMAT, "version": _VERSION, "run": dict(run), "state": dict(state)}
+    with replacing(path) as part:
+        torch.save(content, part)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,0 +1,7 @@
+"""Files that a crash, a full disk or a power cut leaves whole: standard library alone."""
+
+from .journal import Entry, Journal, JournalError
+from .lock import LockedError, locked
+from .replacing import replacing
+
+__all__ = ["Entry", "Journal", "JournalError", "LockedError", "locked", "replacing"]

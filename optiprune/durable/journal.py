@@ -1,0 +1,215 @@
+"""Steps of a run on disk, each whole or not there at all.
+
+A folder holds ``journal.jsonl``, a line for each step, and ``steps/``, the contents of those that
+have a file. A step is written in the order contents, line, each of them on disk before
+the next: whatever happens in between, the steps before it are there and it is not. Every line
+carries the SHA-256 of itself and of its contents, so that a change of either is seen and named.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .replacing import remove_leftovers, replacing, sync_folder
+
+__all__ = ["Entry", "Journal", "JournalError"]
+
+_NAME, _FOLDER = "journal.jsonl", "steps"
+
+
+class JournalError(ValueError):
+    """A journal or the contents of a step that are damaged; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One step.
+
+    Attributes
+    ----------
+    number : of its line, from 0
+    key : by which it is found
+    digest : SHA-256 of its contents
+    seconds : that the step took
+    content : what stands in the line; None if it has a file
+    """
+
+    number: int
+    key: str
+    digest: str
+    seconds: float
+    content: bytes | None
+
+
+class Journal:
+    """The steps in a folder, which is made if it is missing; see `locked` for one writer at a time.
+
+    A last line that is not whole is that of a step that was being written: it is taken away.
+
+    Parameters
+    ----------
+    repair : take steps that are damaged as missing
+
+    Raises
+    ------
+    JournalError
+        A line is damaged.
+    """
+
+    def __init__(self, folder: Path, *, repair: bool = False) -> None:
+        self._folder, self._repair = folder, repair
+        self._path = folder / _NAME
+        self._entries: dict[str, Entry] = {}
+        self._lines = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder / _FOLDER)
+        if self._path.exists():
+            self._read()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Of every key the last one, in the order in which they were written."""
+        return tuple(self._entries.values())
+
+    def get(self, key: str) -> bytes | Path | None:
+        """Contents of a step, or the file that holds them; None for one that is not there.
+
+        Raises
+        ------
+        JournalError
+            They are missing or damaged.
+        """
+        entry = self._entries.get(key)
+        if entry is None or entry.content is not None:
+            return None if entry is None else entry.content
+        path = self._file(entry.number, entry.key)
+        try:
+            if _digest(path) == entry.digest:
+                return path
+            fault = "is damaged: its checksum is not that of"
+        except FileNotFoundError:
+            fault = "is missing: it holds"
+        if self._repair:
+            del self._entries[key]
+            return None
+        raise JournalError(f"{path} {fault} step {key!r}")
+
+    def put(
+        self, key: str, content: bytes | Callable[[Path], object], seconds: float = 0.0
+    ) -> None:
+        """Add a step, or replace the one with this key. When this returns, it is on disk.
+
+        Parameters
+        ----------
+        content : bytes, which stand in the line: a few thousand; or a function that writes a file
+
+        Raises
+        ------
+        OSError
+            It could not be written; the steps before it stay.
+        """
+        number = self._lines
+        if isinstance(content, bytes):
+            digest = hashlib.sha256(content).hexdigest()
+            entry = Entry(number, key, digest, round(seconds, 6), content)
+        else:
+            path = self._file(number, key)
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path) as part:
+                content(part)
+                digest = _digest(part)
+            entry = Entry(number, key, digest, round(seconds, 6), None)
+        self._append(_line(entry))
+        old = self._entries.pop(key, None)
+        self._entries[key] = entry
+        if old is not None and old.content is None:
+            self._file(old.number, old.key).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Take all steps away."""
+        self._path.unlink(missing_ok=True)
+        shutil.rmtree(self._folder / _FOLDER, ignore_errors=True)
+        self._entries, self._lines = {}, 0
+
+    def _file(self, number: int, key: str) -> Path:
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", key)[:80]
+        return self._folder / _FOLDER / f"{number:06d}-{name}.bin"
+
+    def _append(self, line: bytes) -> None:
+        new = not self._path.exists()
+        start = 0 if new else self._path.stat().st_size
+        try:
+            with open(self._path, "ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            if self._path.exists():
+                os.truncate(self._path, start)
+            raise
+        self._lines += 1
+        if new:
+            sync_folder(self._folder)
+
+    def _read(self) -> None:
+        *lines, rest = self._path.read_bytes().split(b"\n")
+        if not rest and lines and _entry(lines[-1]) is None:  # not all of it reached the disk
+            rest = lines.pop() + b"\n"
+        if rest:
+            os.truncate(self._path, sum(len(x) + 1 for x in lines))
+        for i, line in enumerate(lines):
+            entry = _entry(line)
+            if entry is not None:
+                self._entries.pop(entry.key, None)
+                self._entries[entry.key] = entry
+            elif not self._repair:
+                raise JournalError(f"{self._path}, line {i + 1}, is damaged: its checksum differs")
+        # never a number that a file has, also where lines are lost
+        self._lines = max([len(lines), *(e.number + 1 for e in self._entries.values())])
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def _line(entry: Entry) -> bytes:
+    table: dict[str, Any] = {
+        "n": entry.number,
+        "key": entry.key,
+        "sha256": entry.digest,
+        "seconds": entry.seconds,
+    }
+    if entry.content is not None:
+        table["content"] = base64.b64encode(entry.content).decode()
+    return (json.dumps({**table, "check": _check(table)}) + "\n").encode()
+
+
+def _check(table: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def _entry(line: bytes) -> Entry | None:
+    """What the line says; None if it is not as it was written."""
+    try:
+        table = json.loads(line)
+        check = table.pop("check")
+        if check != _check(table):
+            return None
+        text = table.get("content")
+        content = None if text is None else base64.b64decode(text, validate=True)
+        return Entry(table["n"], table["key"], table["sha256"], table["seconds"], content)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,103 @@
+"""What a run has done so far, kept so that one that was killed can go on from there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import safe_open
+from safetensors.torch import load, save, save_file
+from torch import Tensor
+
+from optiprune.durable import Journal
+
+__all__ = ["JournalSteps", "NoSteps", "StepStore", "Stored", "packed", "unpacked"]
+
+# contents of more bytes have a file of their own
+_LONG = 4096
+_RECORD = "record"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """One step: tensors on the CPU, and a table that JSON can hold."""
+
+    arrays: dict[str, Tensor]
+    record: dict[str, Any]
+
+
+class StepStore(Protocol):
+    """Where steps are kept, by key.
+
+    A run is the same sequence of steps each time, so what a step gave can be taken in its place.
+    """
+
+    def get(self, key: str) -> Stored | None:
+        """What was put under this key; None if nothing was."""
+
+    def put(self, key: str, arrays: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Keep a step, in the place of one with the same key."""
+
+
+class NoSteps:
+    """Nothing is kept."""
+
+    def get(self, key: str) -> Stored | None:
+        return None
+
+    def put(self, key: str, arrays: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class JournalSteps:
+    """Steps in a `Journal`, each a safetensors file, or a line if it is short.
+
+    Raises `JournalError` for one that is damaged, and OSError where it cannot be written.
+    """
+
+    journal: Journal
+    _last: float = field(default_factory=time.perf_counter)
+
+    def get(self, key: str) -> Stored | None:
+        found = self.journal.get(key)
+        if found is None:
+            return None
+        if isinstance(found, bytes):
+            arrays = load(found)
+            text = found[8 : 8 + int.from_bytes(found[:8], "little")]
+            metadata = json.loads(text)["__metadata__"]
+        else:
+            with safe_open(found, "pt") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                metadata = file.metadata()
+        self._last = time.perf_counter()
+        return Stored(arrays, json.loads(metadata[_RECORD]))
+
+    def put(self, key: str, arrays: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        own = {k: v.detach().cpu().contiguous() for k, v in arrays.items()}
+        metadata = {_RECORD: json.dumps(record)}
+        size = sum(v.numel() * v.element_size() for v in own.values()) + len(metadata[_RECORD])
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        if size <= _LONG:
+            self.journal.put(key, save(own, metadata), seconds)
+        else:
+            self.journal.put(key, lambda path: save_file(own, path, metadata), seconds)
+
+
+def packed(mask: npt.NDArray[np.bool_] | Tensor) -> Tensor:
+    """Eight positions a byte, in row-major order."""
+    flat = mask.reshape(-1).cpu().numpy() if isinstance(mask, Tensor) else mask.reshape(-1)
+    return torch.from_numpy(np.packbits(flat))
+
+
+def unpacked(bits: Tensor, n: int) -> npt.NDArray[np.bool_]:
+    """(n,): what `packed` was given."""
+    return np.unpackbits(bits.numpy(), count=n).astype(bool)
