@@ -1,15 +1,13 @@
 """Rules of pruning in training, each by itself and with the engine deciding in its place.
 
     python -m benchmarks.training_rules [--models cnn-32-64-fc128 resnet20] [--parameters 0.35]
-        [--parts rules distillation]
 
 The trained networks on Fashion-MNIST (seed 0), every row with the same budget of training: 2 epochs
 over 10,000 images, the choice at a share of the parameters, and 2 epochs over the same images, SGD
 with momentum from 0.02 to 0 by a cosine, on one thread. Test accuracy of 10,000 images.
-torch-pruning runs between the same two loops, one row for each of its importances. Then, at a
-density of 5 % of the weights by magnitude, the same fine-tuning with and without a teacher.
-Writes benchmarks/results/training_rules_<model>.md and .jsonl, of which a row that is there is not
-measured again, and training_distillation_<model>.md.
+torch-pruning runs between the same two loops, one row for each of its importances. Writes
+benchmarks/results/training_rules_<model>.md and .jsonl, of which a row that is there is not
+measured again.
 """
 
 from __future__ import annotations
@@ -49,8 +47,6 @@ from optiprune.training import (
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES, CALIBRATION, EPOCHS = 10_000, 2000, 2
-# of the comparison with and without a teacher
-DENSITY, FEW = 0.05, ((2000, 15), (10_000, 2))
 OPTIMIZER = {"name": "SGD", "lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 LOOP = {"epochs": EPOCHS, "batch_size": 128, "optimizer": OPTIMIZER}
 FEATURES = {
@@ -251,60 +247,6 @@ def speed_up(model: nn.Module, small: nn.Module, x: Tensor) -> float:
     return before / after
 
 
-def magnitude_masks(model: nn.Module, density: float) -> MaskSet:
-    """The largest weights of all Linear and Conv2d layers."""
-    named = {n: p.detach() for n, p in model.named_parameters() if p.ndim > 1}
-    flat = torch.cat([p.abs().flatten() for p in named.values()])
-    limit = flat.topk(round(density * flat.numel())).values.min()
-    return MaskSet({n: p.abs() >= limit for n, p in named.items()})
-
-
-def distilled(name: str) -> list[str]:
-    """At 5 % of the weights, the same masks and loop: without a teacher and with one."""
-    flat = takes_flat_input(name)
-    teacher = copy.deepcopy(load_trained(name, 0)).eval()
-    x, y = data("train", flat=flat)
-    test = data("test", flat=flat)
-    dense = accuracy(teacher, *test)
-    masks = magnitude_masks(teacher, DENSITY)
-    names = FEATURES[name]
-    kinds: dict[str, dict[str, Any] | None] = {
-        "labels alone": None,
-        "labels, teacher's outputs": {},
-        "labels, outputs, features": {"features": names, "auxiliary_weight": 0.0},
-        "labels, outputs, features, auxiliary classifiers": {"features": names},
-        "no labels: outputs, features": {"features": names, "auxiliary_weight": 0.0},
-    }
-    out = [
-        "",
-        f"Distillation at {DENSITY:.0%} of the weights by magnitude, from images with labels or "
-        f"without; lost is against {dense:.2%} of the dense network.\n",
-        "| images, epochs | fine-tuning | accuracy | lost | recovered of what labels alone lose |",
-        "|---|---|---:|---:|---:|",
-    ]
-    for images, epochs in FEW:
-        alone = 0.0
-        for kind, options in kinds.items():
-            net = copy.deepcopy(teacher)
-            masks.apply(net)
-            callbacks = []
-            if options is not None:
-                callbacks = [Distillation(teacher, net, ((x[:2],), {}), **options)]
-            blind = kind.startswith("no labels")
-            inputs = [x[:images]] if blind else [(x[:images], y[:images])]
-            more = {"loss": None} if blind else {}
-            loop(net, inputs, images, epochs, masks=masks, callbacks=callbacks, seed=0, **more)
-            right = accuracy(net, *test)
-            lost = dense - right
-            alone = alone or lost
-            share = "" if options is None else f"{1 - lost / alone:.0%}"
-            out.append(
-                f"| {images:,}, {epochs} | {kind} | {right:.2%} | {100 * lost:.2f} | {share} |"
-            )
-            print(out[-1], flush=True)
-    return out
-
-
 def known(journal: Path) -> list[Row]:
     lines = journal.read_text().splitlines() if journal.exists() else []
     return [Row(**json.loads(line)) for line in lines]
@@ -314,19 +256,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=["cnn-32-64-fc128", "resnet20"])
     parser.add_argument("--parameters", type=float, default=0.35)
-    parser.add_argument("--parts", nargs="*", default=["rules", "distillation"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.models:
-        if "rules" in options.parts:
-            lines = table(name, options.parameters)
-            write(f"training_rules_{name}.md", f"# Pruning in training: {name}\n", lines)
-        if "distillation" in options.parts:
-            write(f"training_distillation_{name}.md", f"# Distillation: {name}\n", distilled(name))
-
-
-def write(file: str, title: str, lines: Sequence[str]) -> None:
-    (RESULTS / file).write_text("\n".join([title, machine_line(), *lines]) + "\n")
+        lines = [f"# Pruning in training: {name}\n", machine_line()]
+        lines += table(name, options.parameters)
+        (RESULTS / f"training_rules_{name}.md").write_text("\n".join(lines) + "\n")
 
 
 def table(name: str, share: float) -> list[str]:

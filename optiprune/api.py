@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,13 @@ from optiprune.config import Config
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.inputs import device_of
 from optiprune.curvature.losses import LossFunction
+from optiprune.durable import Journal, locked
 from optiprune.engine.errors import RunInterruptedError, StepFailedError
+from optiprune.engine.identity import check_identity, identity_of
 from optiprune.engine.records import StepRecord
 from optiprune.engine.result import RunReport
 from optiprune.engine.run import EngineResult, PruningRun
+from optiprune.engine.steps import JournalSteps, NoSteps, StepStore
 from optiprune.engine.threads import fixed_threads
 from optiprune.masks import AppliedMasks, MaskSet, weight_hashes
 from optiprune.progress import StepProgress
@@ -75,6 +81,7 @@ def optimize_masks(
     seed: int | None = None,
     callback: Callable[[StepRecord], None] | None = None,
     progress: bool | None = None,
+    steps: str | Path | StepStore | None = None,
 ) -> MaskResult:
     """Decide which weights of a trained model to keep, and mask the model in place.
 
@@ -101,6 +108,9 @@ def optimize_masks(
     seed : the one seed >= 0
     callback : called with the `StepRecord` of every batch
     progress : show a progress line; by default only on a terminal
+    steps : a folder (or a `StepStore`) where every step is kept: a layer, a batch, a pass of the
+        tuning. A run that was killed goes on from there, with the same masks, when it is called
+        again with the same arguments. The callback sees the steps that are there, too.
 
     Returns
     -------
@@ -121,6 +131,8 @@ def optimize_masks(
         An unknown solver or option, or one that cannot take the problems or their size.
     StepFailedError
         A solver failed in the middle; ``partial`` holds the `MaskResult` up to then, not applied.
+    RunMismatchError, JournalError, LockedError
+        The steps that are there are of another run, or damaged; another process writes there.
     RunInterruptedError
         Ctrl-C (it is a KeyboardInterrupt); ``partial`` as above, None before the first step.
     """
@@ -138,7 +150,7 @@ def optimize_masks(
         train, held = whole.split(settings.accept.holdout, np.random.default_rng(split))
     if held is not None:
         held = held.sample(settings.accept.samples, np.random.default_rng(draw))
-    with StepProgress(progress) as line, fixed_threads(settings.threads):
+    with StepProgress(progress) as line, fixed_threads(settings.threads), _kept(steps) as store:
         run = PruningRun(
             model=model,
             train=train,
@@ -148,8 +160,11 @@ def optimize_masks(
             solver=chosen,
             stop=stop,
             callback=line.both(callback),
+            steps=store,
         )
         run.prepare()
+        if steps is not None:
+            _check_steps(run, settings)
         try:
             outcome = run.run()
         except (StepFailedError, RunInterruptedError) as e:
@@ -159,6 +174,29 @@ def optimize_masks(
     result = _result(model, outcome, settings)
     applied = result.masks.apply(model)
     return MaskResult(result.masks, result.report, result.history, settings, applied)
+
+
+@contextmanager
+def _kept(steps: str | Path | StepStore | None) -> Iterator[StepStore]:
+    if steps is None:
+        yield NoSteps()
+    elif isinstance(steps, str | Path):
+        with locked(Path(steps)):
+            yield JournalSteps(Journal(Path(steps)))
+    else:
+        yield steps
+
+
+def _check_steps(run: PruningRun, config: Config) -> None:
+    """Raise `RunMismatchError` if the steps that are there do not belong to this run."""
+    options = config.model_dump(mode="json", exclude={"workers"})  # their number changes nothing
+    loss = run.loss if isinstance(run.loss, str) else getattr(run.loss, "__qualname__", "")
+    options = {k: json.dumps(v, sort_keys=True) for k, v in options.items()} | {
+        "loss": loss,
+        "solver": run.solver.name,
+    }
+    data = {"calibration": run.train, "held-out": run.holdout}
+    check_identity(run.steps, identity_of(run.model, data, options))
 
 
 def _result(model: nn.Module, outcome: EngineResult, config: Config) -> MaskResult:

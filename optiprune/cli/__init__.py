@@ -19,6 +19,7 @@ from .config import config_command
 from .demo import demo_command
 from .groups import groups_command
 from .prune import prune_command
+from .resume import resume_command
 from .shrink import shrink_command
 from .solve import solve_command
 from .solvers import solvers_command
@@ -55,6 +56,7 @@ def _options(
 
 
 app.command("prune")(prune_command)
+app.command("resume")(resume_command)
 app.command("groups")(groups_command)
 app.command("shrink")(shrink_command)
 app.command("train")(train_command)

@@ -59,18 +59,6 @@ class Outputs:
                 "--out, or replace them with --force"
             )
         self._old = there
-        self._recorded = 0
-
-    def record(self, step: Any) -> None:
-        """Add a step to the history while the run goes on: what is in it survives a crash.
-
-        It goes to a file beside the results, which are those of an earlier run until `begin`.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{self._names['history']}.part"
-        with open(part, "a" if self._recorded else "w", encoding="utf-8") as file:
-            file.write(history_line(step))
-        self._recorded += 1
 
     def begin(self) -> None:
         """Make the folder and remove the results that are to be replaced.

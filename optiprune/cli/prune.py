@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,15 +14,20 @@ from rich.table import Table
 from optiprune import __version__
 
 from .console import output
-from .errors import INTERRUPTED, NO_SOLUTION, Debug, reporting
+from .errors import INTERRUPTED, NO_SOLUTION, Debug, InputError, reporting
+from .interrupts import stop_between_steps
 from .outputs import Outputs
 from .run_config import RunConfig, load_run_config
 from .run_inputs import RunInputs
+from .unfinished import Unfinished
 
 if TYPE_CHECKING:
     from optiprune.api import MaskResult
+    from optiprune.durable import Journal
 
-__all__ = ["prune_command"]
+__all__ = ["prune_command", "prune_run"]
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def prune_command(
@@ -65,15 +71,24 @@ def prune_command(
         run = load_run_config(file, changes)
         inputs = RunInputs.find(run, file.resolve().parent)
         outputs = Outputs(inputs.run, Path(inputs.run.output.dir), force=force)
-        code = _run(inputs, outputs, str(file))
+        unfinished = Unfinished(outputs.folder)
+        with unfinished.begin(inputs.run, force=force) as journal:
+            code = prune_run(inputs, outputs, journal, unfinished)
         if code:
             raise typer.Exit(code)
 
 
-def _run(inputs: RunInputs, outputs: Outputs, file: str) -> int:
-    """Prune and write; the exit code, not 0 if only what was reached until then is on disk."""
+def prune_run(inputs: RunInputs, outputs: Outputs, journal: Journal, unfinished: Unfinished) -> int:
+    """Prune and write; the exit code, not 0 if only what was reached until then is on disk.
+
+    Parameters
+    ----------
+    journal : of the steps, which are taken from there where they are there
+    unfinished : is taken away when the results are on disk
+    """
     from optiprune.api import optimize_masks
-    from optiprune.engine.errors import RunInterruptedError, StepFailedError
+    from optiprune.engine.errors import StepFailedError
+    from optiprune.engine.steps import JournalSteps
 
     run = inputs.run
     model = inputs.model()
@@ -82,17 +97,28 @@ def _run(inputs: RunInputs, outputs: Outputs, file: str) -> int:
     started = time.perf_counter()
     failure, code = "", 0
     try:
-        result = optimize_masks(
-            model,
-            calibration,
-            holdout=holdout,
-            config=run.engine_config(),
-            callback=outputs.record,
-        )
-    except (StepFailedError, RunInterruptedError) as e:
-        if e.partial is None:
+        with stop_between_steps() as stop:
+            result = optimize_masks(
+                model,
+                calibration,
+                holdout=holdout,
+                config=run.engine_config(),
+                steps=JournalSteps(journal, stop),
+            )
+    except OSError as e:
+        if e.errno not in _NO_SPACE:
             raise
-        result, failure = e.partial, str(e)
+        raise InputError(
+            f"{e}: {len(journal.entries)} steps are on disk; when there is space, go on with: "
+            f"optiprune resume {outputs.folder}"
+        ) from e
+    except (StepFailedError, KeyboardInterrupt) as e:
+        partial = getattr(e, "partial", None)
+        if partial is None:
+            if len(journal.entries) > 1:
+                typer.echo(f"go on with: optiprune resume {outputs.folder}", err=True)
+            raise
+        result, failure = partial, str(e)
         code = NO_SOLUTION if isinstance(e, StepFailedError) else INTERRUPTED
         result.masks.apply(model)
     seconds = time.perf_counter() - started
@@ -103,7 +129,6 @@ def _run(inputs: RunInputs, outputs: Outputs, file: str) -> int:
     outputs.write_model(model)
     summary = {
         "optiprune": __version__,
-        "run_file": file,
         "failed": failure or None,
         "seconds": seconds,
         "sparsity_asked": run.prune.sparsity,
@@ -112,11 +137,17 @@ def _run(inputs: RunInputs, outputs: Outputs, file: str) -> int:
         "report": result.report,
     }
     outputs.write_summary(summary)
+    if not failure:
+        unfinished.discard()
     after = inputs.evaluate(model)  # the user's code may fail; the result is on disk by now
     outputs.write_summary({**summary, "pruned": after})
     _print(run, result, before, after, seconds, outputs)
     if failure:
-        typer.echo(f"error: {failure}\nThe result up to there was written.", err=True)
+        typer.echo(
+            f"error: {failure}\nThe result up to there was written; go on with: optiprune resume "
+            f"{outputs.folder}",
+            err=True,
+        )
     return code
 
 

@@ -9,7 +9,7 @@ tensor (queries, keys and values) are one stage and share their moments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
@@ -40,7 +40,7 @@ class Stage:
     Attributes
     ----------
     layers : in the order in which they run
-    grams : for every calibration set, layer name -> `LayerGram`
+    grams : for every calibration set, layer name -> `LayerGram`; empty where all were ``known``
     """
 
     layers: tuple[PrunableLayer, ...]
@@ -74,6 +74,8 @@ class LayerWalk:
     after : called when all layers of a block of a chain are decided, with the block and its
         windows, one for every calibration set; it may write into ``weights``. With inputs 'pruned'
         alone.
+    known : names of layers whose weights the caller has already: where all of a stage are, no
+        moments are taken
 
     Attributes
     ----------
@@ -96,9 +98,11 @@ class LayerWalk:
         inputs: Inputs = "pruned",
         per_input: int | None = None,
         after: Callable[[ChainBlock, Sequence[Window]], None] | None = None,
+        known: Collection[str] = (),
     ) -> None:
         self.model, self.dense, self.sets = model, dict(dense), tuple(sets)
         self.chunk, self.inputs, self.per_input, self.after = chunk, inputs, per_input, after
+        self.known = frozenset(known)
         self.weights = dict(dense)
         self.order = forward_order(model, layers, self.dense, self.sets[0])
         sample = next(iter(self.sets[0].batches(1))).inputs
@@ -165,7 +169,7 @@ class LayerWalk:
         for i, block in enumerate(chain.blocks[: last + 1]):
             groups = [block.layers] if self.inputs == "dense" else self._groups(block.layers)
             for activations in between:
-                activations.enter(block, self._taps(groups))
+                activations.enter(block, self._taps([g for g in groups if not self._decided(g)]))
             for group in filter(None, groups):
                 yield self._stage(group, [partial(a.grams, block) for a in between])
             if self.after is not None and self.inputs == "pruned" and block.layers:
@@ -176,6 +180,8 @@ class LayerWalk:
 
     def _stage(self, layers: Sequence[PrunableLayer], collect: Sequence[Collect]) -> Stage:
         """``collect``: for every calibration set."""
+        if self._decided(layers):
+            return Stage(tuple(layers), ())
         taps = self._taps([layers])
         at = {self._source(tap): tap.name for tap in taps}
         grams = []
@@ -194,6 +200,9 @@ class LayerWalk:
                 sources.setdefault(self._source(layer), layer)
             taps += sources.values()
         return taps
+
+    def _decided(self, layers: Sequence[PrunableLayer]) -> bool:
+        return all(layer.name in self.known for layer in layers)
 
     def _groups(self, layers: Sequence[PrunableLayer]) -> list[tuple[PrunableLayer, ...]]:
         """Neighbours that are called with one tensor, together."""

@@ -24,6 +24,7 @@ from .replacing import remove_leftovers, replacing, sync_folder
 __all__ = ["Entry", "Journal", "JournalError"]
 
 _NAME, _FOLDER = "journal.jsonl", "steps"
+_REMEDY = "resume with --repair, or open the journal with repair=True"
 
 
 class JournalError(ValueError):
@@ -74,11 +75,17 @@ class Journal:
         remove_leftovers(folder / _FOLDER)
         if self._path.exists():
             self._read()
+        if repair:
+            for key in list(self._entries):
+                self.get(key)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Of every key the last one, in the order in which they were written."""
         return tuple(self._entries.values())
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
 
     def get(self, key: str) -> bytes | Path | None:
         """Contents of a step, or the file that holds them; None for one that is not there.
@@ -101,7 +108,7 @@ class Journal:
         if self._repair:
             del self._entries[key]
             return None
-        raise JournalError(f"{path} {fault} step {key!r}")
+        raise JournalError(f"{path} {fault} step {key!r}; to do it again, {_REMEDY}")
 
     def put(
         self, key: str, content: bytes | Callable[[Path], object], seconds: float = 0.0
@@ -172,7 +179,10 @@ class Journal:
                 self._entries.pop(entry.key, None)
                 self._entries[entry.key] = entry
             elif not self._repair:
-                raise JournalError(f"{self._path}, line {i + 1}, is damaged: its checksum differs")
+                raise JournalError(
+                    f"{self._path}, line {i + 1}, is damaged: its checksum differs; to do its step "
+                    f"again, {_REMEDY}"
+                )
         # never a number that a file has, also where lines are lost
         self._lines = max([len(lines), *(e.number + 1 for e in self._entries.values())])
 

@@ -229,8 +229,8 @@ class Allocation:
         wanted = [max(0.0, d) * c.size for d, c in zip(densities, self._costs, strict=True)]
         return whole_counts(wanted, self._costs, self._steps, self._least, self._limit)
 
-    def run(self, score: npt.NDArray[np.floating]) -> tuple[dict[str, int], AllocationReport]:
-        """(layer name -> weights to keep, how it came about); ``score`` (P,) of the first mask.
+    def run(self, score: npt.NDArray[np.floating]) -> AllocationReport:
+        """What each layer keeps, and how that came about; ``score`` (P,) of the first mask.
 
         Raises `CalibrationError` from the measurements.
         """
@@ -273,8 +273,8 @@ class Allocation:
             seconds=seconds,
             layers=tuple(rows),
         )
-        self._note(report)
-        return {row.name: row.kept for row in rows}, report
+        self.note(report)
+        return report
 
     def _outliers(self) -> list[float]:
         curvature = self.config.curvature
@@ -365,7 +365,8 @@ class Allocation:
                 kept = spend_rest(kept, self._costs, self._steps, self._limit, [i])
         return spend_rest(kept, self._costs, self._steps, self._limit, order)
 
-    def _note(self, report: AllocationReport) -> None:
+    def note(self, report: AllocationReport) -> None:
+        """Add what the user should know of it to the notes."""
         if report.predicted is not None and report.predicted_uniform is not None:
             what = "relative layer errors" if report.curve == "layer-error" else "rises of the loss"
             self.notes.append(

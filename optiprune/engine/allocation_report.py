@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["AllocatedLayer", "AllocationReport"]
 
@@ -55,3 +57,12 @@ class AllocationReport:
     predicted_uniform: float | None
     seconds: float
     layers: tuple[AllocatedLayer, ...]
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> AllocationReport:
+        """The report that `dataclasses.asdict` made the table of; JSON may lie between."""
+        rows = [
+            AllocatedLayer(**{**row, "levels": tuple((d, e) for d, e in row["levels"])})
+            for row in table["layers"]
+        ]
+        return cls(**{**table, "layers": tuple(rows)})

@@ -29,6 +29,7 @@ from .records import StepRecord
 from .schedule import pruned_shares
 from .solving import solve_checked
 from .state import WeightState
+from .steps import NoSteps, StepStore, packed, unpacked
 
 __all__ = ["GlobalSearch"]
 
@@ -46,6 +47,7 @@ class GlobalSearch:
     train, holdout : disjoint calibration sets; without a holdout every step is accepted
     score : (P,) higher stays; of the first mask, and of what each stage of the schedule prunes
     notes : why a stage ended early
+    steps : every batch is kept there when it is decided, and taken from there if it was
     stages : how many are over
     """
 
@@ -62,6 +64,7 @@ class GlobalSearch:
     callback: Callback | None = None
     history: list[StepRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    steps: StepStore = field(default_factory=NoSteps)
     _ridge: float = 0.0
     _loss: float = float("nan")
     _start: float = 0.0
@@ -117,10 +120,13 @@ class GlobalSearch:
         rejected = 0
         for number, seed in enumerate(self.seed.spawn(steps)):
             seconds = self.config.batches.seconds
-            if seconds is not None and time.perf_counter() - self._start >= seconds:
-                self._note_end(stage, number, steps, "batches.seconds is over")
-                break
-            record = self._step(stage, number, seed, heat)
+            key = f"search/{stage}/{number}"
+            record = self._restored(key, heat)
+            if record is None:
+                if seconds is not None and time.perf_counter() - self._start >= seconds:
+                    self._note_end(stage, number, steps, "batches.seconds is over")
+                    break
+                record = self._step(stage, number, seed, heat, key)
             if record is None:
                 why = "no budget has both a kept and a pruned weight to exchange"
                 self._note_end(stage, number, steps, why)
@@ -137,8 +143,27 @@ class GlobalSearch:
     def _note_end(self, stage: int, done: int, steps: int, why: str) -> None:
         self.notes.append(f"stage {stage} ended after {done} of {steps} steps: {why}")
 
+    def _restored(self, key: str, heat: npt.NDArray[np.float32]) -> StepRecord | None:
+        """A batch that was decided before, done again; None if it was not."""
+        found = self.steps.get(key)
+        if found is None:
+            return None
+        record = StepRecord.from_dict(found.record["step"])
+        batch = found.arrays["batch"].numpy()
+        _warm(heat, batch)
+        if record.accepted:
+            self.state.mask[batch] = unpacked(found.arrays["kept"], batch.size)
+        self._ridge, self._loss = found.record["ridge"], found.record["loss"]
+        self._start -= record.wall_s
+        return record
+
     def _step(
-        self, stage: int, number: int, seed: np.random.SeedSequence, heat: npt.NDArray[np.float32]
+        self,
+        stage: int,
+        number: int,
+        seed: np.random.SeedSequence,
+        heat: npt.NDArray[np.float32],
+        key: str,
     ) -> StepRecord | None:
         """One batch; None when no batch can be formed (nothing to exchange)."""
         began = time.perf_counter()
@@ -152,8 +177,7 @@ class GlobalSearch:
         problem = self._problem(quadratic, batch)
         x0 = state.mask[batch].astype(np.int8)
         solution, energy = self.solve(problem, x0, solver_seed)
-        heat *= 0.5
-        heat[batch] = 1.0
+        _warm(heat, batch)
         x = np.asarray(solution.x, dtype=bool)
         changed = int(np.count_nonzero(x != state.mask[batch]))
         proposal = state.mask.copy()
@@ -167,7 +191,7 @@ class GlobalSearch:
             state.mask = proposal
             self._loss = loss
         names = tuple(state.layers[i].name for i in np.unique(state.layer_of(batch)))
-        return StepRecord(
+        record = StepRecord(
             step=len(self.history),
             stage=stage,
             layers=names,
@@ -186,6 +210,10 @@ class GlobalSearch:
             solve_s=solution.stats.wall_s,
             wall_s=time.perf_counter() - began,
         )
+        arrays = {"batch": torch.from_numpy(batch), "kept": packed(x)}
+        after = {"step": record.as_dict(), "ridge": self._ridge, "loss": self._loss}
+        self.steps.put(key, arrays, after)
+        return record
 
     def _choose(
         self,
@@ -314,3 +342,9 @@ class GlobalSearch:
             self._ridge = min(self._ridge * 2.0, options.ridge * RIDGE_RANGE)
         else:
             self._ridge = max(self._ridge / 2.0, options.ridge)
+
+
+def _warm(heat: npt.NDArray[np.float32], batch: npt.NDArray[np.int64]) -> None:
+    """What was in a batch lately is taken less readily."""
+    heat *= 0.5
+    heat[batch] = 1.0

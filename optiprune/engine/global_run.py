@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from .global_loss import GlobalSearch
-from .refitting import refit_state
+from .refitting import LayerRefit, refit_state
 from .subset_fit import SubsetFit
 
 __all__ = ["GlobalRun"]
@@ -82,7 +83,15 @@ class GlobalRun:
     def _refit(self, which: str) -> None:
         search = self.search
         held = None if search.holdout is None else lambda: search.holdout_loss(search.state.mask)
-        fits = refit_state(self.model, search.state, search.train, search.config, held)
+        key = which.replace(" ", "-")
+        found = search.steps.get(key)
+        if found is not None:
+            search.state.values = found.arrays["values"].numpy()
+            fits = [LayerRefit(**fit) for fit in found.record["layers"]]
+        else:
+            fits = refit_state(self.model, search.state, search.train, search.config, held)
+            values = torch.from_numpy(search.state.values)
+            search.steps.put(key, {"values": values}, {"layers": [asdict(f) for f in fits]})
         for fit in fits:
             errors = self.errors.setdefault(fit.layer, {"error_masked": fit.error_before})
             errors["error_refit"] = fit.error_after if fit.accepted else fit.error_before

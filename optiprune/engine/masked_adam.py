@@ -10,6 +10,8 @@ from torch import Tensor
 
 __all__ = ["MaskedAdam"]
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
 
 class MaskedAdam:
     """Gradients are summed up over the parts of a step; a cosine takes the steps to 0.
@@ -41,6 +43,35 @@ class MaskedAdam:
     def weights(self) -> dict[str, Tensor]:
         """The masked weights, to run a model with."""
         return dict(self._leaves)
+
+    @property
+    def steps(self) -> int:
+        """That were taken."""
+        return int(self._schedule.last_epoch)
+
+    def state(self) -> dict[str, Tensor]:
+        """Adam's moments, for `load`."""
+        out = {}
+        for key, leaf in self._leaves.items():
+            for name, value in self._adam.state.get(leaf, {}).items():
+                out[f"{name}/{key}"] = value
+        return out
+
+    def load(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """Go on after so many steps, with the moments of then; the leaves are the caller's."""
+        for key, leaf in self._leaves.items():
+            found = {name: state.get(f"{name}/{key}") for name in _MOMENTS}
+            if all(v is not None for v in found.values()):
+                # the count stays on the CPU, as Adam has it
+                self._adam.state[leaf] = {
+                    name: v.clone() if name == "step" else v.to(leaf.device, copy=True)
+                    for name, v in found.items()
+                    if v is not None
+                }
+        self._schedule.last_epoch = steps
+        rates = zip(self._adam.param_groups, self._schedule.base_lrs, strict=True)
+        for group, rate in rates:
+            group["lr"] = rate * self._schedule.lr_lambdas[0](steps)
 
     def add(self, summed: Tensor) -> None:
         """Take the gradient of a sum over some terms, made with `weights`."""

@@ -35,7 +35,9 @@ from .mask_search import MaskSearch
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
 from .row_blocks import ROUNDING, Judged, row_blocks
 from .row_search import check_pattern_mask
-from .window_tuning import tune_window
+from .steps import NoSteps, StepStore
+from .stored_layers import StoredLayers
+from .window_tuning import WindowReport, tune_window
 
 __all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord", "reconstruct"]
 
@@ -56,6 +58,7 @@ def reconstruct(
     *,
     stop: Stop | None = None,
     dense: Mapping[str, Tensor] | None = None,
+    steps: StepStore | None = None,
 ) -> ReconstructionResult:
     """Choose masks (and values) that keep every layer's output, starting from given masks.
 
@@ -74,6 +77,7 @@ def reconstruct(
     progress : called with the record of every block of rows, once a round over the layer is judged
     stop : holds for each problem
     dense : weights to restore and to imitate, in place of the model's own
+    steps : every layer is kept there when it is decided, and taken from there if it was
 
     The model is not changed.
 
@@ -92,7 +96,10 @@ def reconstruct(
     UnsupportedProblemError
         The solver does not take `CardinalityQP`.
     """
-    run = _Run(model, layers, masks, train, holdout, config, solver, seed, progress, stop, dense)
+    store = StoredLayers(steps or NoSteps())
+    run = _Run(
+        model, layers, masks, train, holdout, config, solver, seed, progress, stop, dense, store
+    )
     try:
         return run.all_layers()
     except KeyboardInterrupt as e:
@@ -115,7 +122,9 @@ class _Run:
         progress: Progress | None,
         stop: Stop | None,
         dense: Mapping[str, Tensor] | None,
+        store: StoredLayers,
     ) -> None:
+        self.store = store
         self.config, self.solver, self.seed, self.progress = config, solver, seed, progress
         self.stop = stop
         own = dict(model.named_parameters())
@@ -141,6 +150,7 @@ class _Run:
             curvature.inputs,
             curvature.positions,
             self._window if config.prune.refit and config.window.epochs else None,
+            store.known(layers),
         )
         self.share = min(1.0, config.joint.rows / max(1, sum(layer.rows for layer in layers)))
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
@@ -150,30 +160,56 @@ class _Run:
         for stage in self.walk:
             each = (time.perf_counter() - began) / len(stage.layers)
             for layer in stage.layers:
-                grams = [found[layer.name] for found in stage.grams]
-                held = grams[self.fits] if len(grams) > self.fits else None
-                self._layer(number, layer, grams[: self.fits], held, each)
+                if not self._restored(layer):
+                    grams = [found[layer.name] for found in stage.grams]
+                    held = grams[self.fits] if len(grams) > self.fits else None
+                    began = len(self.result.records)
+                    self._layer(number, layer, grams[: self.fits], held, each)
+                    self.store.put(layer, self.result, began)
                 number += 1
             began = time.perf_counter()
         return self.result
+
+    def _restored(self, layer: PrunableLayer) -> bool:
+        """Whether the layer was decided before, and is now what it was then."""
+        found = self.store.get(layer, self.dense[layer.parameter])
+        if found is None:
+            return False
+        mask, values, errors, records = found
+        self.walk.weights[layer.parameter] = values
+        self.result.masks[layer.parameter] = mask
+        if self.result.values is not None:
+            self.result.values[layer.parameter] = values
+        self.result.layers.append(errors)
+        for record in records:
+            self._report(record)
+        return True
 
     def _window(self, block: ChainBlock, windows: Sequence[Window]) -> None:
         """Tune the block's kept weights toward the dense block's output."""
         values = self.result.values
         if len(block.layers) < 2 or values is None:
             return
+        found = self.store.window(block, values)
+        if found is not None:
+            tuned, report = found
+        else:
+            tuned, report = self._tuned(block, windows)
+            self.store.put_window(block, tuned, report)
+        self.result.windows.append(report)
+        if report.kept:
+            self.walk.weights.update(tuned)
+            values.update(tuned)
+
+    def _tuned(
+        self, block: ChainBlock, windows: Sequence[Window]
+    ) -> tuple[dict[str, Tensor], WindowReport]:
         held = windows[self.fits] if len(windows) > self.fits else None
         key = (*self.seed.spawn_key, len(self.result.layers), 1, 0, 0)
         seed = np.random.SeedSequence(entropy=self.seed.entropy, spawn_key=key)
         options, masks = self.config.window, self.result.masks
         train = windows[: self.fits]
-        tuned, report = tune_window(
-            block, train, self.walk.weights, masks, options, seed, holdout=held
-        )
-        self.result.windows.append(report)
-        if report.kept:
-            self.walk.weights.update(tuned)
-            values.update(tuned)
+        return tune_window(block, train, self.walk.weights, masks, options, seed, holdout=held)
 
     def _layer(
         self,
@@ -364,9 +400,12 @@ class _Run:
         self, judged: Judged, layer: PrunableLayer, sweep: int, turn: int, wall_s: float
     ) -> None:
         for record in row_blocks(judged, layer.name, sweep, turn, self.solver.name, wall_s):
-            self.result.records.append(record)
-            if self.progress is not None:
-                self.progress(record)
+            self._report(record)
+
+    def _report(self, record: RowBlockRecord) -> None:
+        self.result.records.append(record)
+        if self.progress is not None:
+            self.progress(record)
 
 
 def _checked_mask(layer: PrunableLayer, masks: Mapping[str, Tensor]) -> Tensor:

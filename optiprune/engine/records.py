@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,6 +77,11 @@ class StepRecord:
             solve_s=block.solve_s,
             wall_s=block.wall_s,
         )
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> StepRecord:
+        """The record that `as_dict` made the table of; JSON may lie between."""
+        return cls(**{**table, "layers": tuple(table["layers"])})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,7 @@ from .result import LayerReport, RunReport
 from .sample_plan import planned_samples
 from .solver_needs import require_solver
 from .state import WeightState
+from .steps import NoSteps, StepStore
 from .trial import require_gradients, try_model
 from .tuning import Tuner, TuningReport
 from .tuning_plan import planned
@@ -53,6 +54,8 @@ from .window_tuning import WindowReport
 __all__ = ["EngineResult", "PruningRun"]
 
 log = logging.getLogger("optiprune")
+
+_ALLOCATION = "allocation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class PruningRun:
     Attributes
     ----------
     loss : name or callable; used by the global objective and the 'gradient' first mask alone
+    steps : where what was done is kept, and taken from by a run that goes on
     """
 
     model: nn.Module
@@ -82,6 +86,7 @@ class PruningRun:
     solver: Solver
     stop: Stop | None
     callback: Callable[[StepRecord], None] | None = None
+    steps: StepStore = field(default_factory=NoSteps)
     history: list[StepRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     layers: list[PrunableLayer] = field(init=False)
@@ -225,21 +230,7 @@ class PruningRun:
             With the result so far.
         """
         first, search, tuning = np.random.SeedSequence(self.config.seed).spawn(3)
-        score = first_scores(
-            self.model, self.state, self.train, self.config, self._objective, first
-        )
-        if self._allocation is not None:
-            counts, self._allocated = self._allocation.run(score)
-            self.budgets = make_budgets(self.state, self.config, counts)
-            if scope_of(self.config) == "global":
-                score = first_by_counts(self.state, score, counts)
-        if self.config.initial.method == "nonzero":
-            held = self._by_block((self.state.dense != 0).astype(np.float64))
-            self.state.mask = nonzero_mask(self.state, self.budgets, held)
-            start = self.state.mask.copy()
-        else:
-            start = best_per_group(self._by_block(score), self.budgets.groups, self.budgets.kept)
-        require_connected(self.state, start, self.config.layers.min_kept)
+        score, start = self._first(first)
         log.info(
             "%d weights in %d layers, density %.4f",
             self.state.n,
@@ -263,6 +254,38 @@ class PruningRun:
                 partial = self._partial(message, getattr(e, "partial", None))
             raise RunInterruptedError(message, partial) from e
 
+    def _first(
+        self, seed: np.random.SeedSequence
+    ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
+        """Scores and the first mask, (P,) each; fixes the budgets, if they are to be allocated."""
+        score = first_scores(self.model, self.state, self.train, self.config, self._objective, seed)
+        if self._allocation is not None:
+            counts, self._allocated = self._counts(self._allocation, score)
+            self.budgets = make_budgets(self.state, self.config, counts)
+            if scope_of(self.config) == "global":
+                score = first_by_counts(self.state, score, counts)
+        if self.config.initial.method == "nonzero":
+            held = self._by_block((self.state.dense != 0).astype(np.float64))
+            self.state.mask = nonzero_mask(self.state, self.budgets, held)
+            start = self.state.mask.copy()
+        else:
+            start = best_per_group(self._by_block(score), self.budgets.groups, self.budgets.kept)
+        require_connected(self.state, start, self.config.layers.min_kept)
+        return score, start
+
+    def _counts(
+        self, allocation: Allocation, score: npt.NDArray[np.floating]
+    ) -> tuple[dict[str, int], AllocationReport]:
+        """Weights that each layer keeps, measured, or as they were before."""
+        found = self.steps.get(_ALLOCATION)
+        if found is not None:
+            report = AllocationReport.from_dict(found.record)
+            allocation.note(report)
+        else:
+            report = allocation.run(score)
+            self.steps.put(_ALLOCATION, {}, asdict(report))
+        return {row.name: row.kept for row in report.layers}, report
+
     def _tuned(
         self, values: dict[str, Tensor] | None, seed: np.random.SeedSequence
     ) -> dict[str, Tensor] | None:
@@ -271,7 +294,7 @@ class PruningRun:
             return values
         self.state.set_values(values or {})
         weights = {**self.state.weights(), **(values or {})}
-        tuned, self._tuning = self._tuner.run(weights, self.state.masks(), seed)
+        tuned, self._tuning = self._tuner.run(weights, self.state.masks(), seed, self.steps)
         if self._tuning.kept:
             return tuned
         self.notes.append("the tuning was undone: no pass over the data lowered the held-out loss")
@@ -317,6 +340,7 @@ class PruningRun:
             self.callback,
             self.history,
             self.notes,
+            self.steps,
         )
         run = GlobalRun(self.model, search, self.notes, self._losses, self._errors)
         try:
@@ -352,6 +376,7 @@ class PruningRun:
             seed,
             self._on_block,
             stop=self.stop,
+            steps=self.steps,
         )
         self._take_reconstruction(result)
         return result.values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,6 +38,8 @@ class StepStore(Protocol):
     A run is the same sequence of steps each time, so what a step gave can be taken in its place.
     """
 
+    def __contains__(self, key: str) -> bool: ...
+
     def get(self, key: str) -> Stored | None:
         """What was put under this key; None if nothing was."""
 
@@ -47,6 +49,9 @@ class StepStore(Protocol):
 
 class NoSteps:
     """Nothing is kept."""
+
+    def __contains__(self, key: str) -> bool:
+        return False
 
     def get(self, key: str) -> Stored | None:
         return None
@@ -59,18 +64,31 @@ class NoSteps:
 class JournalSteps:
     """Steps in a `Journal`, each a safetensors file, or a line if it is short.
 
-    Raises `JournalError` for one that is damaged, and OSError where it cannot be written.
+    Attributes
+    ----------
+    stop : asked after every step that was kept; KeyboardInterrupt is raised where it says so
+
+    Raises
+    ------
+    JournalError
+        A step that is taken is damaged.
+    OSError
+        A step cannot be written.
     """
 
     journal: Journal
+    stop: Callable[[], bool] = lambda: False
     _last: float = field(default_factory=time.perf_counter)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.journal
 
     def get(self, key: str) -> Stored | None:
         found = self.journal.get(key)
         if found is None:
             return None
         if isinstance(found, bytes):
-            arrays = load(found)
+            arrays = {name: t.clone() for name, t in load(found).items()}
             text = found[8 : 8 + int.from_bytes(found[:8], "little")]
             metadata = json.loads(text)["__metadata__"]
         else:
@@ -90,6 +108,8 @@ class JournalSteps:
             self.journal.put(key, save(own, metadata), seconds)
         else:
             self.journal.put(key, lambda path: save_file(own, path, metadata), seconds)
+        if self.stop():
+            raise KeyboardInterrupt
 
 
 def packed(mask: npt.NDArray[np.bool_] | Tensor) -> Tensor:

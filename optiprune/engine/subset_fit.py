@@ -16,6 +16,7 @@ from optiprune.fisher_subset import FisherSubset
 from .global_loss import GlobalSearch
 from .initial import best_per_group
 from .records import StepRecord
+from .steps import Stored, packed, unpacked
 
 __all__ = ["SubsetFit"]
 
@@ -77,12 +78,48 @@ class SubsetFit:
         parent, self._calls = (*self.search.seed.spawn_key, _SEEDS, self._calls), self._calls + 1
         before = self._loss(self.search.state.mask)
         for turn in range(options.rounds):
+            key = f"subset/{parent[-1]}/{turn}"
+            found = self.search.steps.get(key)
+            if found is not None:
+                before, better = self._restored(found)
+                if not better:
+                    break
+                continue
+            first = len(self.search.history)
             seed = np.random.SeedSequence(
                 entropy=self.search.seed.entropy, spawn_key=(*parent, turn)
             )
             before, better = self._round(stage, seed, before)
+            self._store(key, first, before, better)
             if not better:
                 break
+
+    def _store(self, key: str, first: int, before: float, better: bool) -> None:
+        """Keep a round; its records begin at number ``first``."""
+        search, state = self.search, self.search.state
+        arrays = {
+            "mask": packed(state.mask),
+            "values": torch.from_numpy(state.values),
+            "score": torch.from_numpy(search.score),
+        }
+        record = {
+            "loss": before,
+            "better": better,
+            "ridge": self._ridge,
+            "steps": [r.as_dict() for r in search.history[first:]],
+        }
+        search.steps.put(key, arrays, record)
+
+    def _restored(self, found: Stored) -> tuple[float, bool]:
+        """What `_round` gave."""
+        search, state = self.search, self.search.state
+        state.mask = unpacked(found.arrays["mask"], state.n)
+        state.values = found.arrays["values"].numpy()
+        search.score = found.arrays["score"].numpy()
+        self._ridge = found.record["ridge"]
+        for table in found.record["steps"]:
+            self._report(StepRecord.from_dict(table))
+        return found.record["loss"], found.record["better"]
 
     def _round(self, stage: int, seed: np.random.SeedSequence, before: float) -> tuple[float, bool]:
         """One linearisation; (loss after it, whether it brought something)."""
@@ -233,9 +270,12 @@ class SubsetFit:
             solve_s=proposal.seconds,
             wall_s=time.perf_counter() - began,
         )
-        search.history.append(record)
-        if search.callback is not None:
-            search.callback(record)
+        self._report(record)
+
+    def _report(self, record: StepRecord) -> None:
+        self.search.history.append(record)
+        if self.search.callback is not None:
+            self.search.callback(record)
 
 
 def _flat(parts: list[Tensor]) -> Floats:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +32,11 @@ from optiprune.curvature.runner import run_model, untouched
 
 from .masked_adam import MaskedAdam
 from .mixing import mixed
+from .steps import StepStore, Stored
 
 __all__ = ["Tuner", "TuningReport"]
+
+_KEY = "tuning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Tuner:
         weights: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
         seed: np.random.SeedSequence,
+        store: StepStore | None = None,
     ) -> tuple[dict[str, Tensor], TuningReport]:
         """(parameter name -> tuned weights, what it did).
 
@@ -107,6 +112,7 @@ class Tuner:
         ----------
         weights : masked weights, in the shape and dtype of the parameters
         masks : bool, of the same shapes
+        store : the state is kept there after every pass, and what is there is gone on with
 
         A pass whose loss is not finite ends the tuning; what was best until then stays.
         """
@@ -117,25 +123,35 @@ class Tuner:
             for layer in self.layers
         }
         kept = {k: masks[k].to(v.device) for k, v in now.items()}
-        before = self._held_out(now, loss, name)
+        found = None if store is None else store.get(_KEY)
+        if found is None:
+            before = self._held_out(now, loss, name)
+            reached = _Reached(before, math.inf if before is None else before)
+        else:
+            reached = _Reached(**found.record["reached"])
         best = {k: weights[k].detach() for k in now}
-        lowest, chosen = math.inf if before is None else before, 0
-        losses: list[float] = []
         with untouched(self.model):
             steps = _Steps(self, now, kept, loss, name, seed)
-            for epoch in range(1, int(self.options.epochs) + 1):
+            if found is not None:
+                best = steps.load(found, best)
+            for epoch in range(len(reached.losses) + 1, int(self.options.epochs) + 1):
                 mean = steps.epoch()
                 value = self._held_out(now, loss, name) if math.isfinite(mean) else math.inf
-                losses.append(mean if value is None else value)
-                if not math.isfinite(losses[-1]):
+                reached.losses.append(mean if value is None else value)
+                if not math.isfinite(reached.losses[-1]):
                     break
-                if value is None or value < lowest:
-                    lowest, chosen = losses[-1], epoch
+                if value is None or value < reached.lowest:
+                    reached.lowest, reached.chosen = reached.losses[-1], epoch
                     # all of a pass before is freed first: a copy of a large model is gigabytes
                     best = {}
                     best = {k: v.detach().clone() for k, v in now.items()}
-        seconds = time.perf_counter() - began
-        return best, TuningReport(name, before, tuple(losses), chosen, seconds)
+                reached.seconds += time.perf_counter() - began
+                began = time.perf_counter()
+                if store is not None:
+                    store.put(_KEY, *steps.state(reached, best))
+        reached.seconds += time.perf_counter() - began
+        losses = tuple(reached.losses)
+        return best, TuningReport(name, reached.before, losses, reached.chosen, reached.seconds)
 
     def _held_out(self, now: Mapping[str, Tensor], loss: LossFunction, name: str) -> float | None:
         if self.holdout is None:
@@ -153,6 +169,17 @@ class Tuner:
             return math.inf
 
 
+@dataclass(slots=True)
+class _Reached:
+    """What the passes so far gave, as in `TuningReport`; ``lowest`` loss of the pass ``chosen``."""
+
+    before: float | None
+    lowest: float
+    chosen: int = 0
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
 class _Steps:
     """The state of Adam and the order of the samples."""
 
@@ -165,7 +192,7 @@ class _Steps:
         name: str,
         seed: np.random.SeedSequence,
     ) -> None:
-        self.tuner, self.loss, self.name = tuner, loss, name
+        self.tuner, self.now, self.loss, self.name = tuner, now, loss, name
         self.rng = np.random.default_rng(seed)
         options = tuner.options
         rate, self.batch = float(options.learning_rate), int(options.batch)
@@ -189,6 +216,26 @@ class _Steps:
     def _teacher(self, batch: Batch) -> Tensor:
         with torch.no_grad():
             return logits_of(run_model(self.tuner.model, self.tuner.dense, batch.inputs))
+
+    def state(
+        self, reached: _Reached, best: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a run needs to go on after this pass, for `load`."""
+        arrays = {f"now/{k}": v for k, v in self.now.items()} | self.adam.state()
+        if reached.chosen < len(reached.losses):  # else it is what is now
+            arrays |= {f"best/{k}": v for k, v in best.items()}
+        drawn = self.rng.bit_generator.state
+        return arrays, {"reached": asdict(reached), "rng": drawn, "steps": self.adam.steps}
+
+    def load(self, found: Stored, best: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Go on after the pass that was stored; the best values until then."""
+        with torch.no_grad():
+            for key, leaf in self.now.items():
+                leaf.copy_(found.arrays[f"now/{key}"])
+        self.adam.load(found.arrays, found.record["steps"])
+        self.rng.bit_generator.state = found.record["rng"]
+        kind = "best" if f"best/{next(iter(best))}" in found.arrays else "now"
+        return {k: found.arrays[f"{kind}/{k}"].to(v.device) for k, v in best.items()}
 
     def epoch(self) -> float:
         """One pass; the mean loss over it."""

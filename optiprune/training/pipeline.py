@@ -16,6 +16,7 @@ from torch import nn
 
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.losses import LossFunction
+from optiprune.engine.identity import data_hash, state_hash
 from optiprune.masks import MaskSet, keep_masked
 from optiprune.structure import Plan, Structure
 
@@ -23,7 +24,6 @@ from .choice import Chosen, check_choice, choose
 from .config import LoopSection, TrainingConfig
 from .errors import TrainingError
 from .loops.callback import Callback
-from .loops.checkpoint import data_hash, state_hash
 from .loops.loop import Augment, steps_per_epoch, train
 from .loops.make import make_optimizer, make_scheduler
 from .rules.synthetic import SyntheticOptions, synthesize

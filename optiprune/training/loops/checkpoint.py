@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from optiprune.curvature import CalibrationSet
-from optiprune.curvature.data import tree_leaves
 from optiprune.durable import replacing
-from optiprune.masks.hashing import hash_tensor
 from optiprune.training.errors import TrainingError
 
-__all__ = ["check_run", "load_checkpoint", "save_checkpoint", "state_hash"]
+__all__ = ["check_run", "load_checkpoint", "save_checkpoint"]
 
 _FORMAT = "optiprune training checkpoint"
 _VERSION = 1
@@ -69,21 +64,3 @@ def check_run(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any])
             f"{path} is of another run: {k} was {found.get(k)!r} there and is {expected[k]!r} "
             "here; remove it, or name another file"
         )
-
-
-def data_hash(data: CalibrationSet) -> str:
-    """SHA-256 of all inputs and targets."""
-    digest = hashlib.sha256()
-    for batch in data.batches(4096):
-        for value in [*tree_leaves(batch.inputs), *tree_leaves(batch.targets)]:
-            digest.update(hash_tensor(value).encode())
-    return digest.hexdigest()
-
-
-def state_hash(model: nn.Module) -> str:
-    """SHA-256 of all names, types and values of a model's state."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if isinstance(value, torch.Tensor):
-            digest.update(f"{name} {hash_tensor(value)} ".encode())
-    return digest.hexdigest()

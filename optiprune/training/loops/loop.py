@@ -20,11 +20,12 @@ from optiprune.curvature import Batch, CalibrationSet
 from optiprune.curvature.inputs import arguments_of, device_of
 from optiprune.curvature.losses import LossFunction, resolve_loss
 from optiprune.curvature.runner import seed_generators
+from optiprune.engine.identity import data_hash, state_hash
 from optiprune.training.errors import TrainingError
 from optiprune.training.samples import samples_of
 
 from .callback import Callback, Step
-from .checkpoint import check_run, data_hash, load_checkpoint, save_checkpoint, state_hash
+from .checkpoint import check_run, load_checkpoint, save_checkpoint
 from .progress import TrainingProgress
 
 __all__ = ["Augment", "TrainReport", "steps_per_epoch", "train"]

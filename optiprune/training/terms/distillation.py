@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from optiprune.curvature.inputs import arguments_of
 from optiprune.curvature.losses import cross_entropy, divergence, logits_of
+from optiprune.engine.identity import state_hash
 from optiprune.structure.modes import evaluating
 from optiprune.training.errors import TrainingError
 from optiprune.training.loops.callback import Callback, Step
-from optiprune.training.loops.checkpoint import state_hash
 
 from .features import FeaturePairs, captured, channels_last
 

@@ -1,0 +1,35 @@
+"""``optiprune resume DIR``: go on with a run that was stopped, killed, or out of disk space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import Debug, reporting
+from .outputs import Outputs
+from .prune import prune_run
+from .run_inputs import RunInputs
+from .unfinished import Unfinished
+
+__all__ = ["resume_command"]
+
+
+def resume_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run's results.")],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Do steps that are damaged again.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Go on with a run of `optiprune prune` from its last whole step, to the same masks."""
+    with reporting(debug):
+        unfinished = Unfinished(folder.resolve())
+        with unfinished.go_on(repair=repair) as (run, journal):
+            typer.echo(f"{len(journal.entries)} steps are there", err=True)
+            inputs = RunInputs.find(run, folder.resolve())
+            outputs = Outputs(inputs.run, folder.resolve(), force=True)
+            code = prune_run(inputs, outputs, journal, unfinished)
+        if code:
+            raise typer.Exit(code)

@@ -1,0 +1,85 @@
+"""What tells one run from another: steps of the one are not those of the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from optiprune import __version__
+from optiprune.curvature import CalibrationSet
+from optiprune.curvature.data import tree_leaves
+from optiprune.masks.hashing import hash_tensor
+
+from .steps import StepStore
+
+__all__ = ["RunMismatchError", "check_identity", "data_hash", "identity_of", "state_hash"]
+
+_KEY = "run"
+# what decides about the last bit of a sum
+_LIBRARIES = ("torch", "numpy", "scipy", "numba")
+
+
+class RunMismatchError(ValueError):
+    """Steps of a run with another model, other data, options or versions."""
+
+
+def data_hash(data: CalibrationSet) -> str:
+    """SHA-256 of all inputs and targets."""
+    digest = hashlib.sha256()
+    for batch in data.batches(4096):
+        for value in [*tree_leaves(batch.inputs), *tree_leaves(batch.targets)]:
+            digest.update(hash_tensor(value).encode())
+    return digest.hexdigest()
+
+
+def state_hash(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {hash_tensor(value)} ".encode())
+    return digest.hexdigest()
+
+
+def identity_of(
+    model: nn.Module, data: Mapping[str, CalibrationSet | None], options: Mapping[str, Any]
+) -> dict[str, str]:
+    """All that a run's steps follow from.
+
+    Parameters
+    ----------
+    data : by what it is for
+    options : text by name
+    """
+    table = {f"option {k}": str(v) for k, v in options.items()}
+    table["the model's weights"] = state_hash(model)
+    for name, samples in data.items():
+        table[f"the {name} data"] = "none" if samples is None else data_hash(samples)
+    table["optiprune"] = __version__
+    return table | {name: version(name) for name in _LIBRARIES}
+
+
+def check_identity(steps: StepStore, identity: Mapping[str, str]) -> None:
+    """Keep what the run follows from, or compare it with what was kept.
+
+    Raises
+    ------
+    RunMismatchError
+        They differ; the message says in what.
+    """
+    found = steps.get(_KEY)
+    if found is None:
+        steps.put(_KEY, {}, identity)
+        return
+    then = found.record
+    for name in (*identity, *then):
+        if then.get(name) != identity.get(name):
+            raise RunMismatchError(
+                f"the steps there are of another run: {name} was {then.get(name)} and is "
+                f"{identity.get(name)}; give what was given then, or another folder"
+            )
