@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Torch loads only when something that needs it is asked for: optiprune.solvers must not pay for it.
 _LAZY = {
     "optimize_masks": "optiprune.api",
+    "plan_masks": "optiprune.api",
     "MaskResult": "optiprune.api",
     "MaskSet": "optiprune.masks",
     "permute_channels": "optiprune.permutation",
@@ -26,13 +27,14 @@ __all__ = [
     "__version__",
     "optimize_masks",
     "permute_channels",
+    "plan_masks",
     "problems",
     "solvers",
 ]
 
 if TYPE_CHECKING:
     from . import problems, solvers
-    from .api import MaskResult, optimize_masks
+    from .api import MaskResult, optimize_masks, plan_masks
     from .config import Config
     from .masks import MaskSet
     from .permutation import PermutationReport, permute_channels

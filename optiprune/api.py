@@ -26,10 +26,11 @@ from optiprune.engine.run import EngineResult, PruningRun
 from optiprune.engine.steps import JournalSteps, NoSteps, StepStore
 from optiprune.engine.threads import fixed_threads
 from optiprune.masks import AppliedMasks, MaskSet, weight_hashes
+from optiprune.planning import RunPlan, make_plan
 from optiprune.progress import StepProgress
 from optiprune.solvers import Solver, Stop, TimeLimit
 
-__all__ = ["MaskResult", "optimize_masks"]
+__all__ = ["MaskResult", "optimize_masks", "plan_masks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +141,7 @@ def optimize_masks(
         config, sparsity, objective, refit, pattern, solver, loss, include, exclude, preset, seed
     )
     chosen, stop = _make_solver(solver, settings)
-    device = device_of(model)
-    whole = CalibrationSet.collect(data, device)
-    split, draw = np.random.SeedSequence(settings.seed, spawn_key=(1,)).spawn(2)
-    train, held = whole, None
-    if holdout is not None:
-        held = CalibrationSet.collect(holdout, device)
-    elif settings.accept.holdout > 0:
-        train, held = whole.split(settings.accept.holdout, np.random.default_rng(split))
-    if held is not None:
-        held = held.sample(settings.accept.samples, np.random.default_rng(draw))
+    train, held = _samples(model, data, holdout, settings)
     with StepProgress(progress) as line, fixed_threads(settings.threads), _kept(steps) as store:
         run = PruningRun(
             model=model,
@@ -174,6 +166,68 @@ def optimize_masks(
     result = _result(model, outcome, settings)
     applied = result.masks.apply(model)
     return MaskResult(result.masks, result.report, result.history, settings, applied)
+
+
+def plan_masks(
+    model: nn.Module,
+    data: Iterable[Any],
+    *,
+    sparsity: float | None = None,
+    solver: str | Mapping[str, Any] | Solver | None = None,
+    loss: str | LossFunction | None = None,
+    holdout: Iterable[Any] | None = None,
+    preset: str | None = None,
+    config: Config | Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> RunPlan:
+    """What `optimize_masks` with these arguments would do and need; the model is not changed.
+
+    One forward pass and one layer, or two steps of the global search, are tried to tell the time.
+
+    Parameters
+    ----------
+    As for `optimize_masks`.
+
+    Returns
+    -------
+    RunPlan : of which `RunPlan.require_memory` raises `TooLargeError` where the run does not fit
+
+    Raises
+    ------
+    As `optimize_masks` does before it begins.
+    """
+    settings = _settings(config, sparsity, None, None, None, solver, loss, None, None, preset, seed)
+    chosen, stop = _make_solver(solver, settings)
+    train, held = _samples(model, data, holdout, settings)
+    with fixed_threads(settings.threads):
+        run = PruningRun(
+            model=model,
+            train=train,
+            holdout=held,
+            loss=loss if loss is not None else settings.prune.loss,
+            config=settings,
+            solver=chosen,
+            stop=stop,
+        )
+        run.prepare()
+        return make_plan(run)
+
+
+def _samples(
+    model: nn.Module, data: Iterable[Any], holdout: Iterable[Any] | None, config: Config
+) -> tuple[CalibrationSet, CalibrationSet | None]:
+    """Those to fit, and those to judge by."""
+    device = device_of(model)
+    whole = CalibrationSet.collect(data, device)
+    split, draw = np.random.SeedSequence(config.seed, spawn_key=(1,)).spawn(2)
+    train, held = whole, None
+    if holdout is not None:
+        held = CalibrationSet.collect(holdout, device)
+    elif config.accept.holdout > 0:
+        train, held = whole.split(config.accept.holdout, np.random.default_rng(split))
+    if held is not None:
+        held = held.sample(config.accept.samples, np.random.default_rng(draw))
+    return train, held
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from .console import output
 from .errors import INTERRUPTED, NO_SOLUTION, Debug, InputError, reporting
 from .interrupts import stop_between_steps
 from .outputs import Outputs
+from .plan_table import show_plan
 from .run_config import RunConfig, load_run_config
 from .run_inputs import RunInputs
 from .unfinished import Unfinished
@@ -24,6 +25,7 @@ from .unfinished import Unfinished
 if TYPE_CHECKING:
     from optiprune.api import MaskResult
     from optiprune.durable import Journal
+    from optiprune.planning import RunPlan
 
 __all__ = ["prune_command", "prune_run"]
 
@@ -53,6 +55,10 @@ def prune_command(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="In place of seed.", show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace results that lie there.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show layers, problems, memory and time, and stop there."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Prune a model as a run file says; write masks, pruned weights, history and a summary."""
@@ -71,11 +77,22 @@ def prune_command(
         run = load_run_config(file, changes)
         inputs = RunInputs.find(run, file.resolve().parent)
         outputs = Outputs(inputs.run, Path(inputs.run.output.dir), force=force)
+        if dry_run:
+            show_plan(_planned(inputs))
+            return
         unfinished = Unfinished(outputs.folder)
         with unfinished.begin(inputs.run, force=force) as journal:
             code = prune_run(inputs, outputs, journal, unfinished)
         if code:
             raise typer.Exit(code)
+
+
+def _planned(inputs: RunInputs) -> RunPlan:
+    from optiprune.api import plan_masks
+
+    model = inputs.model()
+    calibration, holdout = inputs.calibration(), inputs.holdout()
+    return plan_masks(model, calibration, holdout=holdout, config=inputs.run.engine_config())
 
 
 def prune_run(inputs: RunInputs, outputs: Outputs, journal: Journal, unfinished: Unfinished) -> int:

@@ -7,11 +7,11 @@ sees the inputs that the pruned layers before it produce and aims at the dense m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,19 +21,15 @@ from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.gram import LayerGram
 from optiprune.curvature.layers import LayerError, PrunableLayer
 from optiprune.curvature.stages import LayerWalk, Window
-from optiprune.patterns import Block
-from optiprune.problems import MIQP
-from optiprune.refit import RefitResult
-from optiprune.solvers import Solver, Stop, UnsupportedProblemError
+from optiprune.solvers import Solver, Stop
 
-from .block_search import BlockSearch, check_block_mask, within_blocks
+from .block_search import check_block_mask
 from .budgets import block_of, pattern_of
-from .damping import choose_damping, fold
+from .damping import fold
 from .errors import RunInterruptedError, StepFailedError
-from .joint_search import JointSearch, within_budgets
-from .mask_search import MaskSearch
+from .layer_decision import LayerDecision
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
-from .row_blocks import ROUNDING, Judged, row_blocks
+from .row_blocks import Judged, row_blocks
 from .row_search import check_pattern_mask
 from .steps import NoSteps, StepStore
 from .stored_layers import StoredLayers
@@ -41,7 +37,6 @@ from .window_tuning import WindowReport, tune_window
 
 __all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord", "reconstruct"]
 
-Bools = npt.NDArray[np.bool_]
 Progress = Callable[[RowBlockRecord], None]
 
 
@@ -164,7 +159,7 @@ class _Run:
                     grams = [found[layer.name] for found in stage.grams]
                     held = grams[self.fits] if len(grams) > self.fits else None
                     began = len(self.result.records)
-                    self._layer(number, layer, grams[: self.fits], held, each)
+                    self._decide(number, layer, grams[: self.fits], held, each)
                     self.store.put(layer, self.result, began)
                 number += 1
             began = time.perf_counter()
@@ -211,7 +206,7 @@ class _Run:
         train = windows[: self.fits]
         return tune_window(block, train, self.walk.weights, masks, options, seed, holdout=held)
 
-    def _layer(
+    def _decide(
         self,
         number: int,
         layer: PrunableLayer,
@@ -219,185 +214,38 @@ class _Run:
         held: LayerGram | None,
         gram_s: float,
     ) -> None:
-        start = time.perf_counter()
-        shape = (layer.rows, layer.cols)
-        weight = self.dense[layer.parameter]
-        w = weight.to(torch.float64).reshape(shape)
-        first = self.result.masks[layer.parameter].reshape(shape)
-        fit: RefitResult | None = None
-        gram, damping = choose_damping(grams, w, first, self.config)
-        block = block_of(layer, self.config)
-        if block is not None:
-            blocks = self._blocks(number, layer, gram, held, w, block, damping)
-            mask, refit_s = blocks.mask, blocks.refit_s
-            fit = blocks.fit if self.config.prune.refit else None
-            search_s = time.perf_counter() - start - refit_s
-        elif not self.config.prune.refit:
-            mask = self._search(number, layer, gram, held, w)
-            search_s, refit_s = time.perf_counter() - start, 0.0
-        else:
-            joint = self._joint(number, layer, gram, held, w, damping)
-            mask, fit = joint.mask, joint.fit
-            refit_s = joint.refit_s
-            search_s = time.perf_counter() - start - refit_s
-        masked = torch.where(mask, w, 0.0)
-        values, rejected = masked, 0
-        if fit is not None:
-            values = fit.values
-            if held is not None:
-                rise = held.error(values, w) - held.error(masked, w)
-                undo = rise > self.config.accept.tolerance + ROUNDING * held.target_energy(w)
-                values = torch.where(undo[:, None], masked, values)
-                rejected = int(undo.sum())
-        failed = 0 if fit is None else int(fit.failed.sum())
-        damped = 0 if fit is None else int(fit.raised.sum())
-        final = values.reshape(layer.shape).to(weight.dtype)
-        self.walk.weights[layer.parameter] = final
-        if self.result.values is not None:
-            self.result.values[layer.parameter] = final
-
-        def error(g: LayerGram | None, rows: Tensor) -> float | None:
-            return None if g is None else float(g.error(rows, w).sum())
-
-        before = torch.where(first, w, 0.0)
-        refit = self.config.prune.refit
-        if fit is not None and rejected == 0 and not bool(mask.all()):
-            # measured by the refit, up to rounding: where all stays, they have to be 0
-            masked_error = float(fit.error_before.sum())
-            refitted_error = float(fit.error_after.sum())
-        else:
-            masked_error = float(gram.error(masked, w).sum())
-            refitted_error = float(gram.error(values, w).sum()) if refit else masked_error
-        self.result.layers.append(
-            LayerErrors(
-                layer=layer.name,
-                parameter=layer.parameter,
-                rows=layer.rows,
-                cols=layer.cols,
-                density=float(mask.double().mean()),
-                changed=int((mask != first).sum()),
-                target=float(gram.target_energy(w).sum()),
-                initial=float(gram.error(before, w).sum()),
-                masked=masked_error,
-                refitted=refitted_error if refit else None,
-                holdout_initial=error(held, before),
-                holdout_masked=error(held, masked),
-                holdout_refitted=error(held, values) if refit else None,
-                damping=damping if refit else None,
-                refit_failed=failed,
-                refit_damped=damped,
-                refit_rejected=rejected,
-                gram_s=gram_s,
-                search_s=search_s,
-                refit_s=refit_s,
-            )
+        """Mask and values of the layer; what is reached counts also where it ends early."""
+        name = layer.parameter
+        decision = LayerDecision(
+            layer,
+            grams,
+            held,
+            self.dense[name].to(torch.float64).reshape(layer.rows, layer.cols),
+            self.result.masks[name].reshape(layer.rows, layer.cols),
+            self.config,
+            self.solver,
+            self.stop,
+            np.random.SeedSequence(
+                entropy=self.seed.entropy, spawn_key=(*self.seed.spawn_key, number)
+            ),
+            self.share,
+            partial(self._record, layer),
         )
-        self.result.masks[layer.parameter] = mask.reshape(layer.shape)
-
-    def _joint(
-        self,
-        number: int,
-        layer: PrunableLayer,
-        gram: LayerGram,
-        held: LayerGram | None,
-        w: Tensor,
-        damping: float,
-    ) -> JointSearch:
-        """The mask and its refit, chosen together where the solver and the pattern allow."""
-        options = self.config.joint
-        pattern = pattern_of(layer, self.config)
-        # a pattern's groups are enumerated, without the solver
-        subsets = pattern is not None or MIQP in self.solver.capabilities.problems
-        subsets = subsets and options.enabled
-        shape = (layer.rows, layer.cols)
-        first = self.result.masks[layer.parameter].reshape(shape)
-        if not subsets:
-            first = self._search(number, layer, gram, held, w)
-        search = JointSearch(gram, held, w, first, self.config, damping)
-        if options.enabled and options.start == "admm":
-            by_row = self.config.prune.scope == "row"
-            search.start(lambda score: within_budgets(score, first, by_row, pattern))
-        if subsets and (options.rounds if pattern is None else options.sweeps):
-            began = time.perf_counter()
-            with self._failing(lambda: f"layer '{layer.name}'"):
-                seeds = self._seeds(number, 0, 0)
-                judged = search.improve(self.solver, self.stop, seeds, pattern, self.share)
-            self._record(judged, layer, 0, 0, time.perf_counter() - began)
-        self.result.masks[layer.parameter] = search.mask.reshape(layer.shape)
-        return search
-
-    def _blocks(
-        self,
-        number: int,
-        layer: PrunableLayer,
-        gram: LayerGram,
-        held: LayerGram | None,
-        w: Tensor,
-        block: Block,
-        damping: float,
-    ) -> BlockSearch:
-        """The mask in whole tiles, and its refit if there is one."""
-        first = self.result.masks[layer.parameter].reshape(layer.rows, layer.cols)
-        search = BlockSearch(gram, held, w, first, self.config, damping)
-        options = self.config.joint
-        if self.config.prune.refit and options.enabled and options.start == "admm":
-            by_band = self.config.prune.scope == "row"
-            search.start(lambda score: within_blocks(score, first, by_band, block))
-        with self._failing(lambda: f"layer '{layer.name}'"):
-            rounds = search.search(
-                self.solver, self.stop, lambda turn: self._seeds(number, turn, 0), block
-            )
-        for turn, (judged, seconds) in enumerate(rounds):
-            self._record(judged, layer, turn, 0, seconds)
-        return search
-
-    def _search(
-        self,
-        number: int,
-        layer: PrunableLayer,
-        gram: LayerGram,
-        held: LayerGram | None,
-        w: Tensor,
-    ) -> Tensor:
-        """The chosen mask, (rows, cols); rounds that are over are in the result as they end."""
-        first = self.result.masks[layer.parameter]
-        search = MaskSearch(layer, gram, held, w, first, self.config, self.solver, self.stop)
-
-        def where() -> str:
-            return f"layer '{layer.name}', row {search.row}, sweep {search.sweep}"
-
-        rounds = search.rounds(lambda sweep, turn: self._seeds(number, sweep, turn))
-        while True:
-            with self._failing(where):
-                done = next(rounds, None)
-            if done is None:
-                return self.result.masks[layer.parameter].reshape(w.shape)
-            mask = torch.from_numpy(search.mask.copy()).reshape(layer.shape)
-            self.result.masks[layer.parameter] = mask.to(first.device)
-            self._record(done.judged, layer, done.sweep, done.turn, done.seconds)
-
-    def _seeds(self, *key: int) -> Callable[[int], np.random.SeedSequence]:
-        """Row -> its seed in the task ``key``: the layer's number, and which round over it."""
-        parent = (*self.seed.spawn_key, *key)
-        return lambda row: np.random.SeedSequence(
-            entropy=self.seed.entropy, spawn_key=(*parent, row)
-        )
-
-    @contextmanager
-    def _failing(self, where: Callable[[], str]) -> Iterator[None]:
-        """What the solver raises inside ends the run with the result so far."""
         try:
-            yield
-        except UnsupportedProblemError:
-            raise  # a wrong choice of solver, and nothing was done yet
-        except Exception as e:
-            raise StepFailedError(
-                f"{where()}: solver '{self.solver.name}' failed: {type(e).__name__}: {e}",
-                self.result,
-            ) from e
+            decided = decision.run()
+        except StepFailedError as e:
+            e.partial = self.result
+            raise
+        finally:
+            self.result.masks[name] = decision.mask.reshape(layer.shape)
+        values = decided.values.reshape(layer.shape).to(self.dense[name].dtype)
+        self.walk.weights[name] = values
+        if self.result.values is not None:
+            self.result.values[name] = values
+        self.result.layers.append(replace(decided.errors, gram_s=gram_s))
 
     def _record(
-        self, judged: Judged, layer: PrunableLayer, sweep: int, turn: int, wall_s: float
+        self, layer: PrunableLayer, judged: Judged, sweep: int, turn: int, wall_s: float
     ) -> None:
         for record in row_blocks(judged, layer.name, sweep, turn, self.solver.name, wall_s):
             self._report(record)

@@ -97,7 +97,7 @@ class PruningRun:
     _allocated: AllocationReport | None = field(init=False, default=None)
     _losses: dict[str, float] = field(init=False, default_factory=dict)
     _errors: dict[str, dict[str, float | None]] = field(init=False, default_factory=dict)
-    _tuner: Tuner | None = field(init=False, default=None)
+    tuner: Tuner | None = field(init=False, default=None)
     _tuning: TuningReport | None = field(init=False, default=None)
     _windows: list[WindowReport] = field(init=False, default_factory=list)
     _began: float = field(init=False, default=0.0)
@@ -163,8 +163,8 @@ class PruningRun:
             )
             self._allocation.prepare()
         if self.config.tune.epochs and self.config.prune.refit:
-            self._tuner = self._make_tuner()
-            self._tuner.loss()  # raises where the data have no targets for it
+            self.tuner = self._make_tuner()
+            self.tuner.loss()  # raises where the data have no targets for it
         elif self.config.tune.epochs not in (0, "auto"):
             self.notes.append("no effect with refit = false, which moves no weight: tune.epochs")
 
@@ -290,11 +290,11 @@ class PruningRun:
         self, values: dict[str, Tensor] | None, seed: np.random.SeedSequence
     ) -> dict[str, Tensor] | None:
         """The values after the tuning, if there is one and it lowered the loss."""
-        if self._tuner is None:
+        if self.tuner is None:
             return values
         self.state.set_values(values or {})
         weights = {**self.state.weights(), **(values or {})}
-        tuned, self._tuning = self._tuner.run(weights, self.state.masks(), seed, self.steps)
+        tuned, self._tuning = self.tuner.run(weights, self.state.masks(), seed, self.steps)
         if self._tuning.kept:
             return tuned
         self.notes.append("the tuning was undone: no pass over the data lowered the held-out loss")

@@ -1,0 +1,221 @@
+"""One layer of a reconstruction: which of its weights are kept, and with which values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optiprune.config import Config
+from optiprune.curvature.gram import LayerGram
+from optiprune.curvature.layers import PrunableLayer
+from optiprune.patterns import Block
+from optiprune.problems import MIQP
+from optiprune.refit import RefitResult
+from optiprune.solvers import Solver, Stop, UnsupportedProblemError
+
+from .block_search import BlockSearch, within_blocks
+from .budgets import block_of, pattern_of
+from .damping import choose_damping
+from .errors import StepFailedError
+from .joint_search import JointSearch, within_budgets
+from .mask_search import MaskSearch
+from .reconstruction_result import LayerErrors
+from .row_blocks import ROUNDING, Judged
+
+__all__ = ["Decided", "LayerDecision"]
+
+# (judged rows, sweep, round, seconds)
+Record = Callable[[Judged, int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decided:
+    """What `LayerDecision.run` returns.
+
+    Attributes
+    ----------
+    mask : (rows, cols) bool
+    values : (rows, cols) float64, 0 where pruned
+    errors : of the layer; the time of its moments is not known here, and 0
+    """
+
+    mask: Tensor
+    values: Tensor
+    errors: LayerErrors
+
+
+@dataclass(slots=True)
+class LayerDecision:
+    """Search and refit of one layer, its moments given.
+
+    Attributes
+    ----------
+    grams : of the parts of the calibration samples, see `damping.fold`
+    held : of held-out samples, which judge; None without
+    w : (rows, cols) float64, dense weights
+    mask : (rows, cols) bool, the first one; then what is reached, also where `run` ends early
+    seed : of the layer; children are derived by sweep, round and row
+    share : of the layer's rows that get batches of their own, see `JointSearch.improve`
+    record : called with every round that was judged
+    """
+
+    layer: PrunableLayer
+    grams: Sequence[LayerGram]
+    held: LayerGram | None
+    w: Tensor
+    mask: Tensor
+    config: Config
+    solver: Solver
+    stop: Stop | None
+    seed: np.random.SeedSequence
+    share: float
+    record: Record
+
+    def run(self) -> Decided:
+        """Choose the mask, fit the values.
+
+        Raises
+        ------
+        StepFailedError
+            The solver raised, or returned something that is not a solution.
+        UnsupportedProblemError
+            The solver does not take the problem.
+        """
+        start = time.perf_counter()
+        first, w, held, refit = self.mask, self.w, self.held, self.config.prune.refit
+        fit: RefitResult | None = None
+        refit_s = 0.0
+        gram, damping = choose_damping(self.grams, w, first, self.config)
+        block = block_of(self.layer, self.config)
+        if block is not None:
+            blocks = self._blocks(gram, block, damping)
+            self.mask, refit_s = blocks.mask, blocks.refit_s
+            fit = blocks.fit if refit else None
+        elif refit:
+            joint = self._joint(gram, damping)
+            self.mask, fit, refit_s = joint.mask, joint.fit, joint.refit_s
+        else:
+            self._search(gram)
+        search_s = time.perf_counter() - start - refit_s
+        masked = torch.where(self.mask, w, 0.0)
+        values, rejected = masked, 0
+        if fit is not None:
+            values = fit.values
+            if held is not None:
+                rise = held.error(values, w) - held.error(masked, w)
+                undo = rise > self.config.accept.tolerance + ROUNDING * held.target_energy(w)
+                values = torch.where(undo[:, None], masked, values)
+                rejected = int(undo.sum())
+        if fit is not None and rejected == 0 and not bool(self.mask.all()):
+            # measured by the refit, up to rounding: where all stays, they have to be 0
+            masked_error = float(fit.error_before.sum())
+            refitted_error = float(fit.error_after.sum())
+        else:
+            masked_error = float(gram.error(masked, w).sum())
+            refitted_error = float(gram.error(values, w).sum()) if refit else masked_error
+        before = torch.where(first, w, 0.0)
+        errors = LayerErrors(
+            layer=self.layer.name,
+            parameter=self.layer.parameter,
+            rows=self.layer.rows,
+            cols=self.layer.cols,
+            density=float(self.mask.double().mean()),
+            changed=int((self.mask != first).sum()),
+            target=float(gram.target_energy(w).sum()),
+            initial=float(gram.error(before, w).sum()),
+            masked=masked_error,
+            refitted=refitted_error if refit else None,
+            holdout_initial=self._held_error(before),
+            holdout_masked=self._held_error(masked),
+            holdout_refitted=self._held_error(values) if refit else None,
+            damping=damping if refit else None,
+            refit_failed=0 if fit is None else int(fit.failed.sum()),
+            refit_damped=0 if fit is None else int(fit.raised.sum()),
+            refit_rejected=rejected,
+            gram_s=0.0,
+            search_s=search_s,
+            refit_s=refit_s,
+        )
+        return Decided(self.mask, values, errors)
+
+    def _held_error(self, rows: Tensor) -> float | None:
+        return None if self.held is None else float(self.held.error(rows, self.w).sum())
+
+    def _joint(self, gram: LayerGram, damping: float) -> JointSearch:
+        """The mask and its refit, chosen together where the solver and the pattern allow."""
+        options = self.config.joint
+        pattern = pattern_of(self.layer, self.config)
+        # a pattern's groups are enumerated, without the solver
+        subsets = pattern is not None or MIQP in self.solver.capabilities.problems
+        subsets = subsets and options.enabled
+        if not subsets:
+            self._search(gram)
+        first = self.mask
+        search = JointSearch(gram, self.held, self.w, first, self.config, damping)
+        if options.enabled and options.start == "admm":
+            by_row = self.config.prune.scope == "row"
+            search.start(lambda score: within_budgets(score, first, by_row, pattern))
+        if subsets and (options.rounds if pattern is None else options.sweeps):
+            began = time.perf_counter()
+            with self._failing(lambda: f"layer '{self.layer.name}'"):
+                seeds = self._seeds(0, 0)
+                judged = search.improve(self.solver, self.stop, seeds, pattern, self.share)
+            self.record(judged, 0, 0, time.perf_counter() - began)
+        return search
+
+    def _blocks(self, gram: LayerGram, block: Block, damping: float) -> BlockSearch:
+        """The mask in whole tiles, and its refit if there is one."""
+        first = self.mask
+        search = BlockSearch(gram, self.held, self.w, first, self.config, damping)
+        options = self.config.joint
+        if self.config.prune.refit and options.enabled and options.start == "admm":
+            by_band = self.config.prune.scope == "row"
+            search.start(lambda score: within_blocks(score, first, by_band, block))
+        with self._failing(lambda: f"layer '{self.layer.name}'"):
+            rounds = search.search(self.solver, self.stop, lambda turn: self._seeds(turn, 0), block)
+        for turn, (judged, seconds) in enumerate(rounds):
+            self.record(judged, turn, 0, seconds)
+        return search
+
+    def _search(self, gram: LayerGram) -> None:
+        """The mask alone, round by round."""
+        search = MaskSearch(
+            self.layer, gram, self.held, self.w, self.mask, self.config, self.solver, self.stop
+        )
+
+        def where() -> str:
+            return f"layer '{self.layer.name}', row {search.row}, sweep {search.sweep}"
+
+        rounds = search.rounds(lambda sweep, turn: self._seeds(sweep, turn))
+        while True:
+            with self._failing(where):
+                done = next(rounds, None)
+            if done is None:
+                return
+            self.mask = torch.from_numpy(search.mask.copy()).to(self.mask.device)
+            self.record(done.judged, done.sweep, done.turn, done.seconds)
+
+    def _seeds(self, sweep: int, turn: int) -> Callable[[int], np.random.SeedSequence]:
+        """Row -> its seed in this round."""
+        parent = (*self.seed.spawn_key, sweep, turn)
+        return lambda row: np.random.SeedSequence(
+            entropy=self.seed.entropy, spawn_key=(*parent, row)
+        )
+
+    @contextmanager
+    def _failing(self, where: Callable[[], str]) -> Iterator[None]:
+        """What the solver raises inside is a step that failed."""
+        try:
+            yield
+        except UnsupportedProblemError:
+            raise  # a wrong choice of solver, and nothing was done yet
+        except Exception as e:
+            raise StepFailedError(
+                f"{where()}: solver '{self.solver.name}' failed: {type(e).__name__}: {e}"
+            ) from e

@@ -1,0 +1,74 @@
+"""The plan of a run that is prepared."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import psutil
+
+from optiprune.curvature import PrunableLayer
+from optiprune.engine.allocating import allocates
+from optiprune.engine.budgets import block_of, pattern_of
+from optiprune.engine.run import PruningRun
+from optiprune.problems import MIQP
+
+from .available import available_bytes
+from .memory import gram_bytes, memory_of
+from .plan import LayerPlan, RunPlan
+from .timing import Probe, decides_layers, probe_run, seconds_of, seconds_of_layer
+
+__all__ = ["make_plan"]
+
+
+def make_plan(run: PruningRun) -> RunPlan:
+    """The plan of a run that is prepared. Neither the run nor its model is changed.
+
+    Raises what `reconstruct` does for the layer that is tried.
+    """
+    began = time.perf_counter()
+    now, available = psutil.Process().memory_info().rss, available_bytes()
+    config = run.config
+    probe = probe_run(run)
+    layers = [_layer(run, layer, probe) for layer in run.layers]
+    return RunPlan(
+        objective=config.prune.objective,
+        solver=run.solver.name,
+        layers=tuple(layers),
+        samples=run.train.n,
+        holdout_samples=0 if run.holdout is None else run.holdout.n,
+        memory=memory_of(run),
+        now=now,
+        available=available,
+        seconds=seconds_of(run, probe, sum(x.seconds for x in layers)),
+        probe_seconds=time.perf_counter() - began,
+        notes=tuple(run.notes),
+    )
+
+
+def _layer(run: PruningRun, layer: PrunableLayer, probe: Probe) -> LayerPlan:
+    config = run.config
+    kept = None
+    if not allocates(config) and config.prune.objective == "reconstruction":
+        i = next(n for n, x in enumerate(run.layers) if x is layer)
+        inside = np.unique(run.budgets.groups[run.state.span(i)])
+        kept = int(run.budgets.kept[inside].sum())
+    size, kind, problems = layer.cols, "best subset of a row", layer.rows
+    pattern, block = pattern_of(layer, config), block_of(layer, config)
+    if pattern is not None:
+        size, kind, problems = (
+            pattern[1],
+            f"{pattern[0]}:{pattern[1]} groups",
+            layer.numel // pattern[1],
+        )
+    elif block is not None:
+        kind = "tiles of rows"
+    elif config.prune.objective == "global":
+        size, problems = min(config.batches.size, run.state.n), config.batches.steps
+        kind = "batch over all layers"
+    elif not config.prune.refit or MIQP not in run.solver.capabilities.problems:
+        size = min(layer.cols, config.batches.size)
+        kind, problems = "cardinality", layer.rows * -(-layer.cols // size)
+    gram = gram_bytes(run, layer) if decides_layers(config) else 0
+    seconds = seconds_of_layer(run, layer, probe)
+    return LayerPlan(layer.name, layer.shape, kept, problems, size, kind, gram, seconds)
