@@ -26,7 +26,7 @@ from optiprune.engine.run import EngineResult, PruningRun
 from optiprune.engine.steps import JournalSteps, NoSteps, StepStore
 from optiprune.engine.threads import fixed_threads
 from optiprune.masks import AppliedMasks, MaskSet, weight_hashes
-from optiprune.planning import RunPlan, make_plan
+from optiprune.planning import RunPlan, check_memory, make_plan
 from optiprune.progress import StepProgress
 from optiprune.solvers import Solver, Stop, TimeLimit
 
@@ -130,6 +130,8 @@ def optimize_masks(
         A density that rounds to nothing in a layer, or a pattern that does not fit.
     SolverError
         An unknown solver or option, or one that cannot take the problems or their size.
+    TooLargeError
+        It would not fit in memory, by an estimate; `plan_masks` shows it.
     StepFailedError
         A solver failed in the middle; ``partial`` holds the `MaskResult` up to then, not applied.
     RunMismatchError, JournalError, LockedError
@@ -155,6 +157,7 @@ def optimize_masks(
             steps=store,
         )
         run.prepare()
+        check_memory(run)
         if steps is not None:
             _check_steps(run, settings)
         try:

@@ -78,7 +78,9 @@ def prune_command(
         inputs = RunInputs.find(run, file.resolve().parent)
         outputs = Outputs(inputs.run, Path(inputs.run.output.dir), force=force)
         if dry_run:
-            show_plan(_planned(inputs))
+            plan = _planned(inputs)
+            show_plan(plan)
+            plan.require_memory()
             return
         unfinished = Unfinished(outputs.folder)
         with unfinished.begin(inputs.run, force=force) as journal:

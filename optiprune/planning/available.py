@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import torch
 
 __all__ = ["available_bytes"]
 
@@ -21,13 +22,16 @@ _GROUPS = (
 )
 
 
-def available_bytes(root: Path = Path("/sys/fs/cgroup")) -> int:
+def available_bytes(device: torch.device | None = None, root: Path = Path("/sys/fs/cgroup")) -> int:
     """Free memory and what the system gives up for it, within the container's limit if it has one.
 
     Parameters
     ----------
+    device : of which; None: the CPU
     root : where Linux shows control groups
     """
+    if device is not None and device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
     for limit, used, stat, cache in _GROUPS:
         with suppress(OSError, ValueError):

@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 
 from optiprune.curvature import PrunableLayer
+from optiprune.curvature.inputs import device_of
 from optiprune.engine.allocating import allocates
 from optiprune.engine.budgets import block_of, pattern_of
 from optiprune.engine.run import PruningRun
@@ -15,10 +16,10 @@ from optiprune.problems import MIQP
 
 from .available import available_bytes
 from .memory import gram_bytes, memory_of
-from .plan import LayerPlan, RunPlan
+from .plan import LayerPlan, RunPlan, require_memory
 from .timing import Probe, decides_layers, probe_run, seconds_of, seconds_of_layer
 
-__all__ = ["make_plan"]
+__all__ = ["check_memory", "make_plan"]
 
 
 def make_plan(run: PruningRun) -> RunPlan:
@@ -27,7 +28,7 @@ def make_plan(run: PruningRun) -> RunPlan:
     Raises what `reconstruct` does for the layer that is tried.
     """
     began = time.perf_counter()
-    now, available = psutil.Process().memory_info().rss, available_bytes()
+    now, available = psutil.Process().memory_info().rss, available_bytes(device_of(run.model))
     config = run.config
     probe = probe_run(run)
     layers = [_layer(run, layer, probe) for layer in run.layers]
@@ -44,6 +45,11 @@ def make_plan(run: PruningRun) -> RunPlan:
         probe_seconds=time.perf_counter() - began,
         notes=tuple(run.notes),
     )
+
+
+def check_memory(run: PruningRun) -> None:
+    """Raise `TooLargeError` if a prepared run would not fit; nothing is tried."""
+    require_memory(memory_of(run), available_bytes(device_of(run.model)))
 
 
 def _layer(run: PruningRun, layer: PrunableLayer, probe: Probe) -> LayerPlan:

@@ -20,58 +20,57 @@ from .timing import decides_layers
 __all__ = ["gram_bytes", "memory_of"]
 
 _FLOAT64 = 8
+# matrices of the size of a Gram matrix in a search with refit, counted on a network of 3136 inputs
+_SEARCH = 12
 
 
 def memory_of(run: PruningRun) -> dict[str, int]:
     """What is held at the same time, at the worst moment, beyond what there is already."""
-    config, dense = run.config, run.state.dense_weights()
+    config, dense, n = run.config, run.state.dense_weights(), run.train.n
+    positions = multiply_adds_per_weight(run.model, run.layers, dense, run.train)
+    outputs = [positions[x.name] * x.rows * dense[x.parameter].element_size() for x in run.layers]
+    sample = int(2 * sum(outputs))  # of the layers, and of what lies between them
     weights = sum(w.numel() * w.element_size() for w in dense.values())
     # dense and current values and the mask of the state, and the pruned model's weights
     held = {"values and masks": 2 * weights + run.state.n}
     if config.prune.objective == "global":
-        n = (
-            run.train.n
-            if config.curvature.gradient_samples is None
-            else min(run.train.n, config.curvature.gradient_samples)
-        )
-        few = min(run.train.n, config.curvature.samples)
-        held["per-sample inputs and gradients"] = few * _activation_bytes(run)
-        held["gradients of batches"] = 4 * few * min(config.batches.size, run.state.n) * 2
-        held["one pass"] = min(n, config.curvature.chunk) * _activation_bytes(run)
-    layers = 0
+        few = min(n, config.curvature.samples)
+        most = min(n, config.curvature.gradient_samples or n)
+        held["per-sample inputs and gradients"] = few * sample
+        held["gradients of batches"] = 8 * few * min(config.batches.size, run.state.n)
+        held["one pass"] = min(most, config.curvature.chunk) * sample
+    layers = tuning = 0
     if decides_layers(config):
-        between = _between_bytes(run)
         # dense and pruned form of what runs through the model, where it is kept
-        held["activations between blocks"] = 2 * between
-        layers = max(
-            gram_bytes(run, x) + 6 * x.numel * _FLOAT64 + 2 * x.cols**2 * _FLOAT64
-            for x in run.layers
-        )
-    tuning = 0
+        held["activations between blocks"] = 2 * _between_bytes(run)
+        layers = max(_layer_bytes(run, x, positions[x.name]) for x in run.layers)
     if run.tuner is not None:
         # leaves, gradients, two moments, the best so far, and a step's activations
         batch = int(run.tuner.options.batch)
-        tuning = 5 * weights + min(batch, run.tuner.chunk) * _activation_bytes(run)
-    largest = "the largest layer" if layers >= tuning else "tuning"
-    held[largest] = max(layers, tuning)
+        tuning = 5 * weights + min(batch, run.tuner.chunk) * sample
+    held["the largest layer" if layers >= tuning else "tuning"] = max(layers, tuning)
     return held
 
 
 def gram_bytes(run: PruningRun, layer: PrunableLayer) -> int:
     """Moments of inputs of the pruned and of the dense model, for every calibration set."""
-    forms = 3 if run.config.curvature.inputs == "pruned" else 1
     sets = len(fold(run.train, run.config, np.random.SeedSequence(0)))
     sets += run.holdout is not None
-    return sets * forms * layer.groups * layer.cols**2 * _FLOAT64
+    return sets * _forms(run) * layer.groups * layer.cols**2 * _FLOAT64
 
 
-def _activation_bytes(run: PruningRun) -> int:
-    """Outputs of all layers for one sample, and as much again for what lies between them."""
-    dense = run.state.dense_weights()
-    each = multiply_adds_per_weight(run.model, run.layers, dense, run.train)
-    return int(
-        2 * sum(each[x.name] * x.rows * dense[x.parameter].element_size() for x in run.layers)
-    )
+def _forms(run: PruningRun) -> int:
+    return 3 if run.config.curvature.inputs == "pruned" else 1
+
+
+def _layer_bytes(run: PruningRun, layer: PrunableLayer, positions: float) -> int:
+    """Moments, those of the parts together, what the search makes of them, and the inputs of a
+    chunk, as they are and in float64."""
+    square = layer.groups * layer.cols**2 * _FLOAT64
+    chunk = min(run.config.curvature.chunk, run.train.n)
+    inputs = int(chunk * positions * layer.groups * layer.cols) * (4 + _FLOAT64)
+    scratch = (_forms(run) + _SEARCH) * square + 6 * layer.numel * _FLOAT64
+    return gram_bytes(run, layer) + scratch + inputs
 
 
 def _between_bytes(run: PruningRun) -> int:

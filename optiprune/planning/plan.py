@@ -6,11 +6,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["LayerPlan", "RunPlan", "TooLargeError"]
+__all__ = ["LayerPlan", "RunPlan", "TooLargeError", "require_memory"]
 
 
 class TooLargeError(ValueError):
     """The run would not fit in memory; the message has the numbers."""
+
+
+def require_memory(memory: Mapping[str, int], available: int) -> None:
+    """Raise `TooLargeError` if the bytes, by what they are for, are more than there are."""
+    needed = sum(memory.values())
+    if needed <= available:
+        return
+    most = max(memory, key=lambda k: memory[k])
+    raise TooLargeError(
+        f"the run needs about {needed / 2**30:.1f} GiB more than it has now, and "
+        f"{available / 2**30:.1f} GiB are available; most of it is for {most} "
+        f"({memory[most] / 2**30:.1f} GiB). Fewer samples, a smaller curvature.chunk, or "
+        "tune.epochs = 0 need less"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +98,7 @@ class RunPlan:
 
     def require_memory(self) -> None:
         """Raise `TooLargeError` if more is needed than there is."""
-        if self.needed <= self.available:
-            return
-        most = max(self.memory, key=lambda k: self.memory[k])
-        raise TooLargeError(
-            f"the run needs about {self.needed / 2**30:.1f} GiB more than the "
-            f"{self.now / 2**30:.1f} GiB that are in use, and {self.available / 2**30:.1f} GiB are "
-            f"available; most of it is for {most} ({self.memory[most] / 2**30:.1f} GiB)"
-        )
+        require_memory(self.memory, self.available)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -1,33 +1,57 @@
 """Time, by doing a little of a run.
 
-One forward pass over some samples and one layer of middling cost (or two steps of the global
-search) are timed; other layers are taken to cost as their share of rows x columns^2, the order of
-a refit, and Gram matrices as positions x columns^2. It is an estimate for a decision, not a bound.
+Of every shape of layer one is tried: the moments of its inputs on some samples, and the decision of
+some of its rows. A pass of the model, a pass of the tuning over some samples and two steps of the
+global search are timed where the run has them. It is an estimate for a choice, not a bound.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from optiprune.allocation import multiply_adds_per_weight
+from optiprune.allocation import CheapPruning, multiply_adds_per_weight
 from optiprune.config import Config
 from optiprune.curvature import CalibrationSet, PrunableLayer
+from optiprune.curvature.gram import LayerGram, collect_grams
 from optiprune.curvature.runner import run_model, untouched
 from optiprune.engine.allocating import allocates
+from optiprune.engine.budgets import block_of, pattern_of
 from optiprune.engine.initial import best_per_group
-from optiprune.engine.reconstruction import reconstruct
+from optiprune.engine.layer_decision import LayerDecision
+from optiprune.engine.row_blocks import Judged
 from optiprune.engine.run import PruningRun
 
 __all__ = ["Probe", "decides_layers", "probe_run", "seconds_of", "seconds_of_layer"]
 
+# samples that are tried, and two numbers of rows
+_SAMPLES, _LEAST, _ROWS = 256, 2, 16
 # a backward pass costs about twice the forward one
 _TRAINING = 3.0
+# (rows of a convolution group or 0, columns, groups, positions): layers of one cost a row
+Shape = tuple[int, int, int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeCost:
+    """Seconds of one shape of layer.
+
+    Attributes
+    ----------
+    moments : for a sample
+    row : decision of one row; ``fixed`` of the layer, whatever its rows
+    level : of one density of the allocation, for a row
+    """
+
+    moments: float
+    fixed: float
+    row: float
+    level: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +61,47 @@ class Probe:
     Attributes
     ----------
     forward : of the model, for one sample
-    decide : of a layer, for one of rows x columns^2
-    gram : of a layer's moments, for one of positions x columns^2
+    tuning : of a pass, for one sample; 0 without tuning
     step : of the global search; 0 without one
+    shapes : of layers
     positions : of a layer for one sample, by its name
     """
 
     forward: float
-    decide: float
-    gram: float
+    tuning: float
     step: float
-    positions: dict[str, float]
+    shapes: Mapping[Shape, ShapeCost]
+    positions: Mapping[str, float]
+
+    def of(self, layer: PrunableLayer) -> ShapeCost:
+        return self.shapes[_shape(layer, self.positions)]
 
 
 def probe_run(run: PruningRun) -> Probe:
+    """Measure. Neither the run nor its model is changed."""
     dense = run.state.dense_weights()
     positions = multiply_adds_per_weight(run.model, run.layers, dense, run.train)
-    forward = _forward(run.model, dense, run.train, run.config.curvature.chunk)
-    decide = gram = 0.0
+    few = run.train.sample(_SAMPLES, np.random.default_rng(0))
+    forward = _forward(run, few)
+    shapes: dict[Shape, ShapeCost] = {}
     if decides_layers(run.config):
-        decide, gram = _one_layer(run, positions, forward)
-    step = _one_step(run) if run.config.prune.objective == "global" else 0.0
-    return Probe(forward, decide, gram, step, positions)
+        smallest = min(run.layers, key=lambda x: x.cols)
+        _shape_cost(run, smallest, few, forward)  # kernels are compiled
+        for layer in run.layers:
+            key = _shape(layer, positions)
+            if key not in shapes:
+                shapes[key] = _shape_cost(run, layer, few, forward)
+    return Probe(
+        forward=forward,
+        tuning=_tuning(run, few),
+        step=_step(run) if run.config.prune.objective == "global" else 0.0,
+        shapes=shapes,
+        positions=positions,
+    )
 
 
 def decides_layers(config: Config) -> bool:
+    """Whether layers are decided or re-fitted one by one."""
     return config.prune.refit or config.prune.objective == "reconstruction"
 
 
@@ -69,103 +109,170 @@ def seconds_of_layer(run: PruningRun, layer: PrunableLayer, probe: Probe) -> flo
     """Moments and decision of one layer; 0 where layers are not decided one by one."""
     if not decides_layers(run.config):
         return 0.0
-    n = run.train.n + (0 if run.holdout is None else run.holdout.n)
-    moments = probe.gram * n * probe.positions[layer.name] * layer.cols**2
-    return moments + probe.decide * cost_of(layer)
+    cost = probe.of(layer)
+    return _judged(run) * cost.moments + cost.fixed + layer.rows * cost.row
 
 
 def seconds_of(run: PruningRun, probe: Probe, layers: float) -> dict[str, float]:
-    config = run.config
-    n = run.train.n + (0 if run.holdout is None else run.holdout.n)
+    """By part of the run; ``layers`` is the sum over them."""
+    config, n = run.config, _judged(run)
     out = {"first mask": probe.forward * run.train.n}
-    if allocates(config):
-        allocation = config.allocation
-        rows = sum(
-            min(1.0, allocation.rows / x.rows) * probe.decide * cost_of(x) for x in run.layers
-        )
-        few = min(allocation.samples, run.train.n)
-        judged = min(allocation.judging, n)
-        out["allocation"] = (
-            rows
-            + few / max(1, n) * layers
-            + 2 * few * probe.forward
-            + _TRAINING * judged * probe.forward
-        )
+    if allocates(config) and decides_layers(config):
+        out["allocation"] = _allocation(run, probe)
     if config.prune.objective == "global":
         out["search"] = config.batches.steps * probe.step
     if decides_layers(config):
         # dense and pruned form, once to look and once to go on
         out["layers"] = layers + 4 * n * probe.forward
     if run.tuner is not None:
-        passes = int(run.tuner.options.epochs) * run.train.n
-        out["tuning"] = passes * (_TRAINING + 1) * probe.forward
-        if run.holdout is not None:
-            out["tuning"] += int(run.tuner.options.epochs) * run.holdout.n * 2 * probe.forward
+        out["tuning"] = int(run.tuner.options.epochs) * run.train.n * probe.tuning
     return out
 
 
-def _forward(model: nn.Module, dense: dict[str, Tensor], data: CalibrationSet, chunk: int) -> float:
-    batch = next(iter(data.batches(min(chunk, data.n))))
-    with torch.no_grad(), untouched(model):
-        run_model(model, dense, batch.inputs)
+def _judged(run: PruningRun) -> int:
+    """Samples to fit and to judge by."""
+    return run.train.n + (0 if run.holdout is None else run.holdout.n)
+
+
+def _allocation(run: PruningRun, probe: Probe) -> float:
+    options = run.config.allocation
+    levels = options.levels if options.method == "knapsack" else 0
+    fits = min(options.samples, run.train.n)
+    judging = min(options.judging, _judged(run))
+    total = 2 * (fits + judging) * probe.forward + _TRAINING * judging * probe.forward
+    for layer in run.layers:
+        cost = probe.of(layer)
+        total += (fits + judging) * cost.moments
+        total += levels * min(options.rows, layer.rows) * cost.level
+    return total
+
+
+def _shape(layer: PrunableLayer, positions: Mapping[str, float]) -> Shape:
+    rows = layer.rows if layer.groups > 1 else 0
+    return rows, layer.cols, layer.groups, positions[layer.name]
+
+
+def _forward(run: PruningRun, data: CalibrationSet) -> float:
+    dense = run.state.dense_weights()
+    batches = list(data.batches(run.config.curvature.chunk))
+    with torch.no_grad(), untouched(run.model):
+        run_model(run.model, dense, batches[0].inputs)
         start = time.perf_counter()
-        run_model(model, dense, batch.inputs)
-        return (time.perf_counter() - start) / batch.n
+        for batch in batches:
+            run_model(run.model, dense, batch.inputs)
+        return (time.perf_counter() - start) / data.n
 
 
-def cost_of(layer: PrunableLayer) -> float:
-    return float(layer.rows) * layer.cols**2
+def _shape_cost(
+    run: PruningRun, layer: PrunableLayer, few: CalibrationSet, forward: float
+) -> ShapeCost:
+    dense, curvature = run.state.dense_weights(), run.config.curvature
+    start = time.perf_counter()
+    gram = collect_grams(
+        run.model, [layer], dense, None, few, curvature.chunk, curvature.positions
+    )[layer.name]
+    moments = max(0.0, (time.perf_counter() - start) / few.n - forward)
+    rows = layer.rows if layer.groups > 1 else min(_ROWS, layer.rows)
+    least = rows if layer.groups > 1 else min(_LEAST, rows)
+    first = _decision(run, layer, gram, least)
+    second = _decision(run, layer, gram, rows) if rows > least else first
+    # where the difference drowns in noise, all is taken to be of the layer
+    row = max(0.0, second - first) / (rows - least) if rows > least else first / rows
+    level = _level(run, layer, gram, few) if allocates(run.config) else 0.0
+    return ShapeCost(moments, max(0.0, second - rows * row), row, level)
 
 
-def _one_layer(run: PruningRun, positions: dict[str, float], forward: float) -> tuple[float, float]:
-    """(deciding, moments) of one layer, per unit of cost."""
-    layer = sorted(run.layers, key=cost_of)[len(run.layers) // 2]
-    config = run.config
-    weight = run.state.dense_weights()[layer.parameter]
-    mask = _a_mask(run, layer, weight)
-    quick = config.replace(
-        window={"epochs": 0},
-        tune={"epochs": 0},
-        layers={"sparsity": {layer.name: config.layers.sparsity[layer.name]}}
-        if layer.name in config.layers.sparsity
-        else {"sparsity": {}},
-    )
-    result = reconstruct(
-        run.model,
-        [layer],
-        {layer.parameter: mask},
-        run.train,
-        run.holdout,
-        quick,
+def _decision(run: PruningRun, layer: PrunableLayer, gram: LayerGram, rows: int) -> float:
+    """Seconds of a decision over the first rows of a layer."""
+    part = replace(layer, shape=(rows, *layer.shape[1:]))
+    weight = run.state.dense_weights()[layer.parameter].double().reshape(layer.rows, layer.cols)
+    w = weight[:rows]
+
+    def ignore(judged: Judged, sweep: int, turn: int, seconds: float) -> None:
+        pass
+
+    grams = [gram, gram] if isinstance(run.config.refit.damping, str) else [gram]
+    held = None if run.holdout is None else gram
+    decision = LayerDecision(
+        part,
+        grams if run.config.prune.refit else [gram],
+        held,
+        w,
+        _mask(run, part, w),
+        run.config,
         run.solver,
-        np.random.SeedSequence(config.seed),
-        stop=run.stop,
+        run.stop,
+        np.random.SeedSequence(run.config.seed),
+        1.0,
+        ignore,
     )
-    errors = result.layers[0]
-    samples = run.train.n + (0 if run.holdout is None else run.holdout.n)
-    # the walk of a single layer runs the whole model up to it
-    gram = max(0.0, errors.gram_s - forward * samples)
-    work = samples * positions[layer.name] * layer.cols**2
-    return (errors.search_s + errors.refit_s) / cost_of(layer), gram / work
+    start = time.perf_counter()
+    decision.run()
+    return time.perf_counter() - start
 
 
-def _a_mask(run: PruningRun, layer: PrunableLayer, weight: Tensor) -> Tensor:
-    """By magnitude, at the density that is asked for, in the pattern of the run."""
-    i = next(n for n, x in enumerate(run.layers) if x is layer)
-    span = run.state.span(i)
-    score = np.abs(run.state.dense[span])
-    if allocates(run.config):
-        groups: npt.NDArray[np.int64] = np.zeros(layer.numel, np.int64)
-        kept = np.array([max(1, round((1 - run.config.prune.sparsity) * layer.numel))])
+def _mask(run: PruningRun, layer: PrunableLayer, w: Tensor) -> Tensor:
+    """By magnitude, (rows, cols), at the density that is asked for and in the run's pattern."""
+    density = 1.0 - run.config.prune.sparsity
+    score = w.abs().cpu().numpy()
+    pattern, block = pattern_of(layer, run.config), block_of(layer, run.config)
+    if pattern is not None:
+        groups = np.arange(score.size) // pattern[1]
+        kept = np.full(score.size // pattern[1], pattern[0])
+    elif block is not None:
+        score = np.ones_like(score)
+        wide = max(1, round(density * layer.cols / block.cols)) * block.cols
+        score[:, wide:] = 0
+        return torch.from_numpy(score > 0).to(w.device)
     else:
-        inside, groups = np.unique(run.budgets.groups[span], return_inverse=True)
-        shares = run.budgets.kept[inside] / run.budgets.sizes[inside]
-        kept = np.rint(shares * np.bincount(groups)).astype(np.int64)
-    flat = best_per_group(score, groups, kept)
-    return torch.from_numpy(flat).reshape(layer.shape).to(weight.device)
+        groups = np.repeat(np.arange(layer.rows), layer.cols)
+        kept = np.full(layer.rows, max(1, round(density * layer.cols)))
+    flat = best_per_group(score.reshape(-1), groups, kept)
+    return torch.from_numpy(flat.reshape(score.shape)).to(w.device)
 
 
-def _one_step(run: PruningRun) -> float:
+def _level(run: PruningRun, layer: PrunableLayer, gram: LayerGram, few: CalibrationSet) -> float:
+    """Of one density of the allocation's curves, for a row."""
+    config = run.config
+    pruning = CheapPruning(
+        model=run.model,
+        layers=[layer],
+        scores={layer.name: np.abs(run.state.dense[run.state.span(run.layers.index(layer))])},
+        dense=run.state.dense_weights(),
+        counts={layer.name: [max(1, round((1 - config.prune.sparsity) * layer.numel))]},
+        train=few,
+        refit=config.prune.refit,
+        by_row=False,
+        damping=1e-2,
+        chunk=config.curvature.chunk,
+        positions=config.curvature.positions,
+    )
+    rows = slice(None) if layer.groups > 1 else np.arange(min(_ROWS, layer.rows))
+    start = time.perf_counter()
+    for _ in pruning.levels(layer, gram, rows):
+        pass
+    count = layer.rows if isinstance(rows, slice) else len(rows)
+    return (time.perf_counter() - start) / count
+
+
+def _tuning(run: PruningRun, few: CalibrationSet) -> float:
+    """Of a pass over some samples, for one of them."""
+    if run.tuner is None:
+        return 0.0
+    short = replace(
+        run.tuner,
+        train=few,
+        holdout=None,
+        options=run.tuner.options.model_copy(update={"epochs": 1}),
+    )
+    masks = {k: torch.ones_like(w, dtype=torch.bool) for k, w in short.dense.items()}
+    first = replace(short, train=few.sample(8, np.random.default_rng(0)))
+    first.run(first.dense, masks, np.random.SeedSequence(0))  # what is loaded once
+    _, report = short.run(short.dense, masks, np.random.SeedSequence(0))
+    return report.seconds / few.n
+
+
+def _step(run: PruningRun) -> float:
     """Of the global search, the second of two."""
     config = run.config.replace(
         batches={"steps": 2, "seconds": None},

@@ -364,3 +364,19 @@ def test_a_preset_of_the_command_line_gives_way_to_the_file(folder: Path) -> Non
     refused = run("prune", path, "--preset", "slow", "--force")
     assert refused.exit_code == 2
     assert "preset" in refused.stderr
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run("prune", folder / "run.toml", "--dry-run")
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "batch over all layers" in result.output
+    assert "Time, estimated" in result.output
+    assert not (folder / "results").exists()
+    from optiprune.planning import estimate
+
+    monkeypatch.setattr(estimate, "available_bytes", lambda device: 1)
+    refused = run("prune", folder / "run.toml", "--dry-run")
+    assert refused.exit_code == 2
+    assert "the run needs about" in refused.stderr
