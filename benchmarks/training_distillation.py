@@ -35,19 +35,16 @@ LOOPS = ((2000, 15), (10_000, 2))
 
 def fine_tunings(name: str) -> dict[str, dict[str, Any] | None]:
     """By the name of a row the options of `Distillation`; None without a teacher."""
+    ones, threes = ({"output_weight": w, "feature_weight": w} for w in (1.0, 3.0))
     features: dict[str, Any] = {"features": FEATURES[name], "auxiliary_weight": 0.0}
     return {
         "labels alone": None,
-        "labels, teacher's outputs": {},
-        "labels, outputs, features": features,
-        "labels, outputs, features, auxiliary classifiers": {"features": FEATURES[name]},
-        "labels, 3 x outputs": {"output_weight": 3.0},
-        "labels, 3 x outputs, 3 x features": {
-            **features,
-            "output_weight": 3.0,
-            "feature_weight": 3.0,
-        },
-        "no labels: outputs, features": features,
+        "labels, teacher's outputs": ones,
+        "labels, outputs, features": {**ones, **features},
+        "labels, outputs, features, auxiliary classifiers": {**ones, "features": FEATURES[name]},
+        "labels, 3 x outputs": threes,
+        "labels, 3 x outputs, 3 x features": {**threes, **features},
+        "no labels: outputs, features": {**ones, **features},
     }
 
 

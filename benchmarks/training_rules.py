@@ -74,7 +74,7 @@ def rules(name: str, share: float) -> dict[str, dict[str, Any]]:
     features = {f: f for f in FEATURES[name]}
     budget = {"parameters": share}
     everything = {"tolerance": 1.0}
-    weight = {**everything, "initial": 0.05, "lower_limit": 0.001, "sessions": 1}
+    weight = {**everything, "initial": 0.05, "lower_limit": 0.001, "sessions": 50}
     steps = {**everything, "step": 0.05}
     shape = [784] if takes_flat_input(name) else [1, 28, 28]
     return {
@@ -86,7 +86,12 @@ def rules(name: str, share: float) -> dict[str, dict[str, Any]]:
         "distillation, second loss": {
             "budget": budget,
             "choice": {"rule": "features"},
-            "distillation": {"phases": ["train", "finetune"], "features": features},
+            "distillation": {
+                "phases": ["train", "finetune"],
+                "features": features,
+                "output_weight": 1.0,
+                "feature_weight": 1.0,
+            },
         },
         "sensitivity": {
             "budget": budget,

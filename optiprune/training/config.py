@@ -69,8 +69,8 @@ class DistillationSection(Section):
         "'features' needs some.",
     )
     temperature: float = Field(1.0, gt=0, description="Of softened outputs.")
-    output_weight: float = Field(1.0, ge=0, description="Of the divergence of outputs.")
-    feature_weight: float = Field(1.0, ge=0, description="Of the distances of features.")
+    output_weight: float = Field(3.0, ge=0, description="Of the divergence of outputs.")
+    feature_weight: float = Field(3.0, ge=0, description="Of the distances of features.")
     auxiliary_weight: float = Field(
         0.3, ge=0, description="Of the classifiers on the student's features."
     )

@@ -1,0 +1,232 @@
+"""Runs that are killed, and runs on a disk that is full: what is lost, and do the masks differ?
+
+    python -m benchmarks.kills [--kills 200] [--disks 20] [--seed 0]
+
+`optiprune prune` of a transformer with random weights (4 blocks of width 64, 16 windows of 32 tokens),
+reconstruction with refit, windows and tuning. A process is sent SIGKILL at a moment drawn evenly over
+the time that a run takes, and `optiprune resume` goes on, is killed again, and so on until the run
+has ended; its masks and values are compared with those of a run that nothing happened to, and another
+run begins. A step is lost if it was in the journal before a kill and is not there afterwards, or if
+its contents differ. Then runs in a file system of a size that is too small (tmpfs, which takes
+root's rights), a different one each time, made larger before the run goes on.
+Writes benchmarks/results/kills.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from benchmarks.machine import machine_line
+from optiprune.durable import Journal
+
+RESULT = Path(__file__).parent / "results" / "kills.md"
+COMMAND = [sys.executable, "-c", "from optiprune.cli import main; main()"]
+VOCABULARY, WIDTH, HEADS, BLOCKS, LENGTH, WINDOWS = 97, 64, 4, 4, 32, 16
+CONFIG = """
+threads = 1
+workers = 1
+[model]
+factory = "benchmarks.kills:model"
+[data]
+calibration = "benchmarks.kills:windows"
+[prune]
+sparsity = 0.5
+objective = "reconstruction"
+[window]
+epochs = 1
+[tune]
+epochs = 4
+"""
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+        self.out = nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        q, k, v = (
+            t.reshape(n, length, HEADS, -1).transpose(1, 2)
+            for t in self.qkv(self.first(x)).chunk(3, -1)
+        )
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(n, length, WIDTH))
+        return x + self.down(nn.functional.gelu(self.up(self.second(x))))
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+        self.head = nn.Linear(WIDTH, VOCABULARY)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def model() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Transformer().eval()
+
+
+def windows() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, VOCABULARY, (WINDOWS, LENGTH), generator=generator)]
+
+
+def run(folder: Path, *arguments: str, seconds: float | None = None) -> int:
+    """Exit code of a command, which is killed after so many seconds."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            _, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return -signal.SIGKILL
+    if process.returncode not in (0, 2):
+        raise RuntimeError(f"exit code {process.returncode}: {errors}")
+    return process.returncode
+
+
+def steps(folder: Path) -> dict[str, str]:
+    """Steps on disk: key and digest, every one of them read."""
+    unfinished = folder / "out" / "unfinished"
+    if not (unfinished / "journal.jsonl").exists():
+        return {}
+    copy = folder / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(unfinished, copy)  # opening a journal takes half a line away
+    journal = Journal(copy)
+    for entry in journal.entries:
+        journal.get(entry.key)
+    return {e.key: e.digest for e in journal.entries}
+
+
+def lost(before: dict[str, str], after: dict[str, str]) -> int:
+    """Steps that were there and are not, but for the tuning, whose passes replace one another."""
+    return sum(after.get(k) != v for k, v in before.items() if k != "tuning")
+
+
+def differs(folder: Path, whole: dict[str, dict[str, Tensor]]) -> bool:
+    for name, tensors in whole.items():
+        found = load_file(folder / "out" / name)
+        if any(not torch.equal(found[k], t) for k, t in tensors.items()):
+            return True
+    return False
+
+
+def begin(folder: Path) -> list[str]:
+    """The command of a run, or of one that goes on."""
+    there = (folder / "out" / "unfinished" / "config.toml").exists()
+    return ["resume", "out"] if there else ["prune", "run.toml", "--out", "out", "--force"]
+
+
+def killed(
+    folder: Path, kills: int, seconds: float, whole: dict[str, dict[str, Tensor]], seed: int
+) -> dict[str, int]:
+    rng = np.random.default_rng(seed)
+    counts = {"kills": 0, "runs that ended": 0, "steps lost": 0, "runs with other masks": 0}
+    before: dict[str, str] = {}
+    while counts["kills"] < kills:
+        code = run(folder, *begin(folder), seconds=float(rng.uniform(0, seconds)))
+        if code == 0:
+            counts["runs that ended"] += 1
+            counts["runs with other masks"] += differs(folder, whole)
+            before = {}
+            continue
+        counts["kills"] += 1
+        after = steps(folder)
+        counts["steps lost"] += lost(before, after)
+        before = after
+        print(counts, len(after), "steps", flush=True)
+    assert run(folder, *begin(folder)) == 0
+    counts["runs that ended"] += 1
+    counts["runs with other masks"] += differs(folder, whole)
+    return counts
+
+
+def full(folder: Path, disks: int, whole: dict[str, dict[str, Tensor]]) -> dict[str, int]:
+    counts = {"disks": 0, "runs that were stopped": 0, "steps lost": 0, "runs with other masks": 0}
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    (folder / "out").mkdir()
+    for i in range(disks):
+        kib = 40 + i * 2400 // disks
+        mount(folder / "out", kib)
+        try:
+            stopped = run(folder, *begin(folder)) == 2
+            before = steps(folder)
+            mount(folder / "out", 1 << 20, again=True)
+            counts["disks"] += 1
+            counts["runs that were stopped"] += stopped
+            assert run(folder, *begin(folder)) == 0
+            counts["runs with other masks"] += differs(folder, whole)
+            counts["steps lost"] += not stopped and bool(before)
+            print(counts, kib, "KiB", len(before), "steps", flush=True)
+        finally:
+            subprocess.run(["umount", str(folder / "out")], check=True)
+    return counts
+
+
+def mount(folder: Path, kib: int, *, again: bool = False) -> None:
+    options = f"{'remount,' if again else ''}size={kib}k"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--disks", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "run.toml").write_text(CONFIG)
+        run(folder, *begin(folder))  # kernels are compiled
+        start = time.perf_counter()
+        assert run(folder, *begin(folder)) == 0
+        seconds = time.perf_counter() - start
+        names = ("masks.safetensors", "model.safetensors")
+        whole = {n: load_file(folder / "out" / n) for n in names}
+        shutil.rmtree(folder / "out")
+        rows = killed(folder, options.kills, seconds, whole, options.seed)
+        disks = full(folder, options.disks, whole) if options.disks else {}
+    lines = ["# Runs that are killed, and full disks\n", machine_line() + "\n"]
+    lines += [
+        f"One run takes {seconds:.1f} s. Seed {options.seed}.\n",
+        "| what | count |",
+        "|---|---:|",
+    ]
+    lines += [f"| SIGKILL: {k} | {v} |" for k, v in rows.items()]
+    lines += [f"| full disk: {k} | {v} |" for k, v in disks.items()]
+    RESULT.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
