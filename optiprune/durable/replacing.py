@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,10 @@ def replacing(path: str | os.PathLike[str], suffix: str | None = None) -> Iterat
     """A temporary path beside ``path``, moved over it on success and removed on any error.
 
     What was written is on disk before it is moved, and the move is before this returns: neither a
-    crash nor a power cut leaves half a file under its name. The temporary name ends in ``suffix``
-    (by default that of ``path``), for writers that look at it. The file gets the permissions that a
-    plain `open` would give it.
+    crash nor a power cut leaves half a file under its name. An error of the system that a library
+    wrapped (safetensors on a full disk) is raised as the OSError that it is. The temporary name
+    ends in ``suffix`` (by default that of ``path``), for writers that look at it. The file gets the
+    permissions that a plain `open` would give it.
     """
     target = Path(path)
     end = target.suffix if suffix is None else suffix
@@ -36,6 +38,12 @@ def replacing(path: str | os.PathLike[str], suffix: str | None = None) -> Iterat
             os.fsync(file.fileno())
         os.replace(temporary, target)
         sync_folder(target.parent)
+    except Exception as e:
+        number = re.search(r"os error (\d+)", str(e))  # as libraries written in Rust report it
+        if number is None or isinstance(e, OSError):
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(target)) from e
     finally:
         temporary.unlink(missing_ok=True)
 

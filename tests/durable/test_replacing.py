@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -29,6 +30,17 @@ def _half_written(path: Path) -> None:
     with replacing(path) as part:
         part.write_text("half of tw")
         raise OSError("the disk is full")
+
+
+def test_a_wrapped_error_of_the_system_is_one(tmp_path: Path) -> None:
+    def write() -> None:
+        with replacing(tmp_path / "a"):
+            raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(OSError, match="No space left") as info:
+        write()
+    assert info.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of posix")
