@@ -191,7 +191,7 @@ def full(folder: Path, disks: int, whole: dict[str, dict[str, Tensor]]) -> dict[
             counts["disks"] += 1
             counts["stops"] += stopped + more
             counts["steps lost"] += lost(before, after) if more else 0
-            if stopped and more:
+            if more:
                 assert run(folder, *begin(folder)) == 0
             counts["runs with other masks"] += differs(folder, whole)
             print(counts, kib, "KiB", len(before), len(after), "steps", flush=True)
