@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from .api import StructureResult
 from .errors import ShrinkingError
+from .result import StructureResult
 
 __all__ = ["plot_sweep"]
 
