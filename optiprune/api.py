@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from optiprune import solvers
@@ -19,7 +20,7 @@ from optiprune.curvature.inputs import device_of
 from optiprune.curvature.losses import LossFunction
 from optiprune.durable import Journal, locked
 from optiprune.engine.errors import RunInterruptedError, StepFailedError
-from optiprune.engine.identity import check_identity, identity_of
+from optiprune.engine.identity import check_identity, identity_of, without_addresses
 from optiprune.engine.records import StepRecord
 from optiprune.engine.result import RunReport
 from optiprune.engine.run import EngineResult, PruningRun
@@ -247,13 +248,19 @@ def _kept(steps: str | Path | StepStore | None) -> Iterator[StepStore]:
 def _check_steps(run: PruningRun, config: Config) -> None:
     """Raise `RunMismatchError` if the steps that are there do not belong to this run."""
     options = config.model_dump(mode="json", exclude={"workers"})  # their number changes nothing
-    loss = run.loss if isinstance(run.loss, str) else getattr(run.loss, "__qualname__", "")
     options = {k: json.dumps(v, sort_keys=True) for k, v in options.items()} | {
-        "loss": loss,
-        "solver": run.solver.name,
+        "loss": run.loss if isinstance(run.loss, str) else _described(run.loss),
+        "solver that runs": without_addresses(repr(run.solver)),
+        "threads that run": str(torch.get_num_threads()),
     }
     data = {"calibration": run.train, "held-out": run.holdout}
     check_identity(run.steps, identity_of(run.model, data, options))
+
+
+def _described(function: object) -> str:
+    """A name that does not change from process to process."""
+    name = getattr(function, "__qualname__", None)
+    return f"{type(function).__name__} {name or ''}"
 
 
 def _result(model: nn.Module, outcome: EngineResult, config: Config) -> MaskResult:

@@ -28,7 +28,7 @@ from torch import nn
 from benchmarks.models.lookup import find_model
 from benchmarks.models.quality import QualityModel
 from optiprune.bench.protocol.cpu_time import cpu_seconds
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 from .grid import Cell, Density
 from .layer_error import layer_errors

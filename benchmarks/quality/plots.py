@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 from .grid import Density
 from .methods import DEFAULTS, Kind

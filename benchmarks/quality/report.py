@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from optiprune.problems.files.atomic import replacing
+from optiprune.durable import replacing
 
 from .summary import Entry, entries
 from .tables import contest_lines, failure_lines, model_lines

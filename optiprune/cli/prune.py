@@ -23,6 +23,8 @@ from .run_inputs import RunInputs
 from .unfinished import Unfinished
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from optiprune.api import MaskResult
     from optiprune.durable import Journal
     from optiprune.planning import RunPlan
@@ -76,14 +78,17 @@ def prune_command(
             changes["output.dir"] = str(out.resolve())
         run = load_run_config(file, changes)
         inputs = RunInputs.find(run, file.resolve().parent)
-        outputs = Outputs(inputs.run, Path(inputs.run.output.dir), force=force)
         if dry_run:
             plan = _planned(inputs)
             show_plan(plan)
             plan.require_memory()
             return
-        unfinished = Unfinished(outputs.folder)
-        with unfinished.begin(inputs.run, force=force) as journal:
+        folder = Path(inputs.run.output.dir)
+        unfinished = Unfinished(folder)
+        if not force:
+            unfinished.check_none()
+        outputs = Outputs(inputs.run, folder, force=force)
+        with unfinished.begin(inputs.run, file.resolve().parent) as journal:
             code = prune_run(inputs, outputs, journal, unfinished)
         if code:
             raise typer.Exit(code)
@@ -105,69 +110,81 @@ def prune_run(inputs: RunInputs, outputs: Outputs, journal: Journal, unfinished:
     journal : of the steps, which are taken from there where they are there
     unfinished : is taken away when the results are on disk
     """
-    from optiprune.api import optimize_masks
-    from optiprune.engine.errors import StepFailedError
-    from optiprune.engine.steps import JournalSteps
-
-    run = inputs.run
     model = inputs.model()
     before = inputs.evaluate(model)
     calibration, holdout = inputs.calibration(), inputs.holdout()
     started = time.perf_counter()
-    failure, code = "", 0
+    try:
+        result, failure, code = _optimized(inputs, model, calibration, holdout, journal)
+        seconds = time.perf_counter() - started
+        summary = {
+            "optiprune": __version__,
+            "failed": failure or None,
+            "seconds": seconds,
+            "sparsity_asked": inputs.run.prune.sparsity,
+            "dense": before,
+            "pruned": None,
+            "report": result.report,
+        }
+        _write(inputs.run, outputs, model, result, summary)
+    except OSError as e:
+        if e.errno not in _NO_SPACE or not unfinished.hint:
+            raise
+        raise InputError(f"{e}. When there is space: {unfinished.hint}") from e
+    except KeyboardInterrupt:
+        if unfinished.hint:
+            typer.echo(unfinished.hint, err=True)
+        raise
+    if not failure:
+        unfinished.discard()
+    after = inputs.evaluate(model)  # the user's code may fail; the result is on disk by now
+    outputs.write_summary({**summary, "pruned": after})
+    _print(inputs.run, result, before, after, seconds, outputs)
+    if failure:
+        hint = unfinished.hint or "no step was done"
+        typer.echo(f"error: {failure}\nThe result up to there was written. {hint}", err=True)
+    return code
+
+
+def _optimized(
+    inputs: RunInputs, model: nn.Module, calibration: Any, holdout: Any, journal: Journal
+) -> tuple[MaskResult, str, int]:
+    """(the result, why it is not all, exit code); the model is masked."""
+    from optiprune.api import optimize_masks
+    from optiprune.engine.errors import StepFailedError
+    from optiprune.engine.steps import JournalSteps
+
     try:
         with stop_between_steps() as stop:
             result = optimize_masks(
                 model,
                 calibration,
                 holdout=holdout,
-                config=run.engine_config(),
+                config=inputs.run.engine_config(),
                 steps=JournalSteps(journal, stop),
             )
-    except OSError as e:
-        if e.errno not in _NO_SPACE:
-            raise
-        raise InputError(
-            f"{e}: {len(journal.entries)} steps are on disk; when there is space, go on with: "
-            f"optiprune resume {outputs.folder}"
-        ) from e
+        return result, "", 0
     except (StepFailedError, KeyboardInterrupt) as e:
         partial = getattr(e, "partial", None)
         if partial is None:
-            if len(journal.entries) > 1:
-                typer.echo(f"go on with: optiprune resume {outputs.folder}", err=True)
             raise
-        result, failure = partial, str(e)
-        code = NO_SOLUTION if isinstance(e, StepFailedError) else INTERRUPTED
-        result.masks.apply(model)
-    seconds = time.perf_counter() - started
+        partial.masks.apply(model)
+        return partial, str(e), NO_SOLUTION if isinstance(e, StepFailedError) else INTERRUPTED
+
+
+def _write(
+    run: RunConfig,
+    outputs: Outputs,
+    model: nn.Module,
+    result: MaskResult,
+    summary: dict[str, Any],
+) -> None:
     outputs.begin()
     outputs.write_config(run)
     outputs.write_history(result.history)
     outputs.write_masks(result.masks, config=run.engine_config())
     outputs.write_model(model)
-    summary = {
-        "optiprune": __version__,
-        "failed": failure or None,
-        "seconds": seconds,
-        "sparsity_asked": run.prune.sparsity,
-        "dense": before,
-        "pruned": None,
-        "report": result.report,
-    }
     outputs.write_summary(summary)
-    if not failure:
-        unfinished.discard()
-    after = inputs.evaluate(model)  # the user's code may fail; the result is on disk by now
-    outputs.write_summary({**summary, "pruned": after})
-    _print(run, result, before, after, seconds, outputs)
-    if failure:
-        typer.echo(
-            f"error: {failure}\nThe result up to there was written; go on with: optiprune resume "
-            f"{outputs.folder}",
-            err=True,
-        )
-    return code
 
 
 def _print(

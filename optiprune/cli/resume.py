@@ -19,16 +19,16 @@ __all__ = ["resume_command"]
 def resume_command(
     folder: Annotated[Path, typer.Argument(help="Folder of the run's results.")],
     repair: Annotated[
-        bool, typer.Option("--repair", help="Do steps that are damaged again.")
+        bool, typer.Option("--repair", help="Do the first damaged step, and those after it, again.")
     ] = False,
     debug: Debug = False,
 ) -> None:
     """Go on with a run of `optiprune prune` from its last whole step, to the same masks."""
     with reporting(debug):
         unfinished = Unfinished(folder.resolve())
-        with unfinished.go_on(repair=repair) as (run, journal):
-            typer.echo(f"{len(journal.entries)} steps are there", err=True)
-            inputs = RunInputs.find(run, folder.resolve())
+        with unfinished.go_on(repair=repair) as (run, here, journal):
+            typer.echo(f"{unfinished.steps} steps are there", err=True)
+            inputs = RunInputs.find(run, here)
             outputs = Outputs(inputs.run, folder.resolve(), force=True)
             code = prune_run(inputs, outputs, journal, unfinished)
         if code:

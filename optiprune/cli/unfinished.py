@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from optiprune.durable import Journal, locked, replacing
@@ -15,9 +14,7 @@ from .toml_text import toml_text
 
 __all__ = ["Unfinished"]
 
-_CONFIG = "config.toml"
-# who the run is stands before the first step
-_BEFORE_STEPS = 1
+_CONFIG, _ORIGIN = "config.toml", "folder.txt"
 
 
 class Unfinished:
@@ -31,33 +28,62 @@ class Unfinished:
     def __init__(self, folder: Path) -> None:
         self._results = folder
         self._folder = folder / "unfinished"
+        self._journal: Journal | None = None
+        self._ended = False
 
-    @contextmanager
-    def begin(self, run: RunConfig, *, force: bool) -> Iterator[Journal]:
-        """The journal of a new run.
+    @property
+    def steps(self) -> int:
+        """That are on disk; what the run follows from is none."""
+        return 0 if self._journal is None else max(0, len(self._journal.entries) - 1)
 
-        Raises
-        ------
-        InputError
-            Steps of a run that has not ended lie there and ``force`` is false.
-        LockedError
-            Another process writes them.
-        """
-        if (self._folder / _CONFIG).exists() and not force:
+    @property
+    def hint(self) -> str:
+        """How to go on; empty where there is nothing to go on with."""
+        if not self.steps:
+            return ""
+        return f"{self.steps} steps are on disk; go on with: optiprune resume {self._results}"
+
+    def check_none(self) -> None:
+        """Raise `InputError` for a run that has not ended."""
+        if (self._folder / _CONFIG).exists():
             raise InputError(
                 f"{self._results} holds a run that has not ended; `optiprune resume "
                 f"{self._results}` goes on with it, --force starts anew"
             )
-        with self._kept():
-            journal = Journal(self._folder)
-            journal.clear()
-            with replacing(self._folder / _CONFIG) as part:
-                part.write_text(toml_text(run.model_dump(mode="json")), encoding="utf-8")
-            yield journal
 
     @contextmanager
-    def go_on(self, *, repair: bool) -> Iterator[tuple[RunConfig, Journal]]:
-        """Config, with absolute paths, and journal of the run that was begun.
+    def begin(self, run: RunConfig, here: Path) -> Iterator[Journal]:
+        """The journal of a new run, in the place of one that is there; left if it has steps.
+
+        Parameters
+        ----------
+        here : folder that the run's modules are found in
+
+        Raises
+        ------
+        LockedError
+            Another process writes there.
+        """
+        new = not self._results.exists()
+        try:
+            with self._locked():
+                try:
+                    self._clear()
+                    self._write(_ORIGIN, str(here))
+                    self._write(_CONFIG, toml_text(run.model_dump(mode="json")))
+                    self._journal = Journal(self._folder)
+                    yield self._journal
+                finally:
+                    if not self._ended and not self.steps:
+                        self.discard()
+        finally:
+            if new:  # a run that did nothing leaves nothing
+                with suppress(OSError):
+                    self._results.rmdir()
+
+    @contextmanager
+    def go_on(self, *, repair: bool) -> Iterator[tuple[RunConfig, Path, Journal]]:
+        """Config with absolute paths, folder of its modules, and journal of the run there.
 
         Raises
         ------
@@ -73,28 +99,33 @@ class Unfinished:
             done = (self._results / "summary.json").exists()
             why = "the run there has ended" if done else "there is no run that was begun"
             raise InputError(f"{self._results}: nothing to go on with, {why}")
-        with self._kept():
-            yield load_run_config(path), Journal(self._folder, repair=repair)
+        with self._locked():
+            self._journal = Journal(self._folder, repair=repair)
+            origin = Path((self._folder / _ORIGIN).read_text(encoding="utf-8"))
+            yield load_run_config(path), origin, self._journal
 
     def discard(self) -> None:
         """The run has ended, and its results are on disk."""
-        shutil.rmtree(self._folder)
+        self._ended = True
+        self._clear()
+
+    def _clear(self) -> None:
+        """Without its config nothing is gone on with: it goes first."""
+        for name in (_CONFIG, _ORIGIN):
+            (self._folder / name).unlink(missing_ok=True)
+        Journal.remove(self._folder)
+
+    def _write(self, name: str, text: str) -> None:
+        with replacing(self._folder / name) as part:
+            part.write_text(text, encoding="utf-8")
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
-        """Hold the lock; leave nothing behind of a run without a step."""
-        new = not self._results.exists()
-        held = False
+    def _locked(self) -> Iterator[None]:
         try:
             with locked(self._folder):
-                held = True
                 yield
         finally:
-            if held and self._folder.exists() and self._is_empty():
-                self.discard()
-            if held and new and not any(self._results.iterdir()):
-                self._results.rmdir()
-
-    def _is_empty(self) -> bool:
-        journal = self._folder / "journal.jsonl"
-        return not journal.exists() or journal.read_bytes().count(b"\n") <= _BEFORE_STEPS
+            if self._ended:
+                with suppress(OSError):
+                    (self._folder / ".lock").unlink()
+                    self._folder.rmdir()

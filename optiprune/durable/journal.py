@@ -24,7 +24,7 @@ from .replacing import remove_leftovers, replacing, sync_folder
 __all__ = ["Entry", "Journal", "JournalError"]
 
 _NAME, _FOLDER = "journal.jsonl", "steps"
-_REMEDY = "resume with --repair, or open the journal with repair=True"
+_REMEDY = "to do it and what came after it again, resume with --repair"
 
 
 class JournalError(ValueError):
@@ -40,14 +40,12 @@ class Entry:
     number : of its line, from 0
     key : by which it is found
     digest : SHA-256 of its contents
-    seconds : that the step took
     content : what stands in the line; None if it has a file
     """
 
     number: int
     key: str
     digest: str
-    seconds: float
     content: bytes | None
 
 
@@ -58,7 +56,8 @@ class Journal:
 
     Parameters
     ----------
-    repair : take steps that are damaged as missing
+    repair : take the first step that is damaged, and all that were written after it, as missing:
+        they may follow from it
 
     Raises
     ------
@@ -67,22 +66,26 @@ class Journal:
     """
 
     def __init__(self, folder: Path, *, repair: bool = False) -> None:
-        self._folder, self._repair = folder, repair
+        self._folder = folder
         self._path = folder / _NAME
         self._entries: dict[str, Entry] = {}
         self._lines = 0
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder / _FOLDER)
         if self._path.exists():
-            self._read()
-        if repair:
-            for key in list(self._entries):
-                self.get(key)
+            self._read(repair)
+        self._remove_orphans()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Of every key the last one, in the order in which they were written."""
         return tuple(self._entries.values())
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Take all steps in a folder away, whatever their state."""
+        (folder / _NAME).unlink(missing_ok=True)
+        shutil.rmtree(folder / _FOLDER, ignore_errors=True)
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
@@ -105,14 +108,9 @@ class Journal:
             fault = "is damaged: its checksum is not that of"
         except FileNotFoundError:
             fault = "is missing: it holds"
-        if self._repair:
-            del self._entries[key]
-            return None
-        raise JournalError(f"{path} {fault} step {key!r}; to do it again, {_REMEDY}")
+        raise JournalError(f"{path} {fault} step {key!r}; {_REMEDY}")
 
-    def put(
-        self, key: str, content: bytes | Callable[[Path], object], seconds: float = 0.0
-    ) -> None:
+    def put(self, key: str, content: bytes | Callable[[Path], object]) -> None:
         """Add a step, or replace the one with this key. When this returns, it is on disk.
 
         Parameters
@@ -127,25 +125,21 @@ class Journal:
         number = self._lines
         if isinstance(content, bytes):
             digest = hashlib.sha256(content).hexdigest()
-            entry = Entry(number, key, digest, round(seconds, 6), content)
+            entry = Entry(number, key, digest, content)
         else:
             path = self._file(number, key)
-            path.parent.mkdir(exist_ok=True)
+            if not path.parent.exists():
+                path.parent.mkdir()
+                sync_folder(self._folder)
             with replacing(path) as part:
                 content(part)
                 digest = _digest(part)
-            entry = Entry(number, key, digest, round(seconds, 6), None)
+            entry = Entry(number, key, digest, None)
         self._append(_line(entry))
         old = self._entries.pop(key, None)
         self._entries[key] = entry
         if old is not None and old.content is None:
             self._file(old.number, old.key).unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Take all steps away."""
-        self._path.unlink(missing_ok=True)
-        shutil.rmtree(self._folder / _FOLDER, ignore_errors=True)
-        self._entries, self._lines = {}, 0
 
     def _file(self, number: int, key: str) -> Path:
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", key)[:80]
@@ -159,7 +153,7 @@ class Journal:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:
+        except BaseException:
             if self._path.exists():
                 os.truncate(self._path, start)
             raise
@@ -167,7 +161,7 @@ class Journal:
         if new:
             sync_folder(self._folder)
 
-    def _read(self) -> None:
+    def _read(self, repair: bool) -> None:
         *lines, rest = self._path.read_bytes().split(b"\n")
         if not rest and lines and _entry(lines[-1]) is None:  # not all of it reached the disk
             rest = lines.pop() + b"\n"
@@ -175,16 +169,38 @@ class Journal:
             os.truncate(self._path, sum(len(x) + 1 for x in lines))
         for i, line in enumerate(lines):
             entry = _entry(line)
-            if entry is not None:
-                self._entries.pop(entry.key, None)
-                self._entries[entry.key] = entry
-            elif not self._repair:
+            if entry is None:
+                if repair:
+                    break
                 raise JournalError(
-                    f"{self._path}, line {i + 1}, is damaged: its checksum differs; to do its step "
-                    f"again, {_REMEDY}"
+                    f"{self._path}, line {i + 1}, is damaged: its checksum differs; {_REMEDY}"
                 )
-        # never a number that a file has, also where lines are lost
+            self._entries.pop(entry.key, None)
+            self._entries[entry.key] = entry
+        if repair:
+            self._cut()
+        # never a number that a file has
         self._lines = max([len(lines), *(e.number + 1 for e in self._entries.values())])
+
+    def _cut(self) -> None:
+        """Keep the steps before the first whose contents are damaged, and nothing else."""
+        whole: dict[str, Entry] = {}
+        for key, entry in self._entries.items():
+            try:
+                self.get(key)
+            except JournalError:
+                break
+            whole[key] = entry
+        self._entries = whole
+        with replacing(self._path) as part:
+            part.write_bytes(b"".join(_line(e) for e in whole.values()))
+
+    def _remove_orphans(self) -> None:
+        """Contents of steps that were being written, or replaced, when a process was killed."""
+        kept = {self._file(e.number, e.key) for e in self._entries.values()}
+        for path in (self._folder / _FOLDER).glob("*.bin"):
+            if path not in kept:
+                path.unlink()
 
 
 def _digest(path: Path) -> str:
@@ -200,7 +216,6 @@ def _line(entry: Entry) -> bytes:
         "n": entry.number,
         "key": entry.key,
         "sha256": entry.digest,
-        "seconds": entry.seconds,
     }
     if entry.content is not None:
         table["content"] = base64.b64encode(entry.content).decode()
@@ -220,6 +235,6 @@ def _entry(line: bytes) -> Entry | None:
             return None
         text = table.get("content")
         content = None if text is None else base64.b64decode(text, validate=True)
-        return Entry(table["n"], table["key"], table["sha256"], table["seconds"], content)
+        return Entry(table["n"], table["key"], table["sha256"], content)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

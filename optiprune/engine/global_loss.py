@@ -123,8 +123,9 @@ class GlobalSearch:
             key = f"search/{stage}/{number}"
             record = self._restored(key, heat)
             if record is None:
-                if seconds is not None and time.perf_counter() - self._start >= seconds:
-                    self._note_end(stage, number, steps, "batches.seconds is over")
+                over = seconds is not None and time.perf_counter() - self._start >= seconds
+                if over or f"search/{stage}/end" in self.steps:
+                    self._end_in_time(stage, number, steps)
                     break
                 record = self._step(stage, number, seed, heat, key)
             if record is None:
@@ -134,11 +135,19 @@ class GlobalSearch:
             self.history.append(record)
             if self.callback is not None:
                 self.callback(record)
+            self.steps.check()
             rejected = 0 if record.accepted and record.changed else rejected + 1
             if rejected >= self.config.batches.patience and number + 1 < steps:
                 why = f"the last {rejected} brought nothing (batches.patience)"
                 self._note_end(stage, number + 1, steps, why)
                 break
+
+    def _end_in_time(self, stage: int, done: int, steps: int) -> None:
+        """The clock ends a stage once: a run that goes on ends it at the same step."""
+        key = f"search/{stage}/end"
+        if key not in self.steps:
+            self.steps.put(key, {}, {"done": done})
+        self._note_end(stage, done, steps, "batches.seconds is over")
 
     def _note_end(self, stage: int, done: int, steps: int, why: str) -> None:
         self.notes.append(f"stage {stage} ended after {done} of {steps} steps: {why}")

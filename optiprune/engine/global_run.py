@@ -92,6 +92,7 @@ class GlobalRun:
             fits = refit_state(self.model, search.state, search.train, search.config, held)
             values = torch.from_numpy(search.state.values)
             search.steps.put(key, {"values": values}, {"layers": [asdict(f) for f in fits]})
+            search.steps.check()
         for fit in fits:
             errors = self.errors.setdefault(fit.layer, {"error_masked": fit.error_before})
             errors["error_refit"] = fit.error_after if fit.accepted else fit.error_before

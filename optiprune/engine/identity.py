@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -13,11 +14,19 @@ from torch import nn
 from optiprune import __version__
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.data import tree_leaves
+from optiprune.curvature.inputs import device_of
 from optiprune.masks.hashing import hash_tensor
 
 from .steps import StepStore
 
-__all__ = ["RunMismatchError", "check_identity", "data_hash", "identity_of", "state_hash"]
+__all__ = [
+    "RunMismatchError",
+    "check_identity",
+    "data_hash",
+    "identity_of",
+    "state_hash",
+    "without_addresses",
+]
 
 _KEY = "run"
 # what decides about the last bit of a sum
@@ -57,11 +66,18 @@ def identity_of(
     options : text by name
     """
     table = {f"option {k}": str(v) for k, v in options.items()}
+    table["the model"] = hashlib.sha256(without_addresses(repr(model)).encode()).hexdigest()
     table["the model's weights"] = state_hash(model)
+    table["the device"] = device_of(model).type
     for name, samples in data.items():
         table[f"the {name} data"] = "none" if samples is None else data_hash(samples)
     table["optiprune"] = __version__
     return table | {name: version(name) for name in _LIBRARIES}
+
+
+def without_addresses(text: str) -> str:
+    """A representation as another process would give it."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def check_identity(steps: StepStore, identity: Mapping[str, str]) -> None:

@@ -158,9 +158,10 @@ class _Run:
                 if not self._restored(layer):
                     grams = [found[layer.name] for found in stage.grams]
                     held = grams[self.fits] if len(grams) > self.fits else None
-                    began = len(self.result.records)
+                    first = len(self.result.records)
                     self._decide(number, layer, grams[: self.fits], held, each)
-                    self.store.put(layer, self.result, began)
+                    self.store.put(layer, self.result, first)
+                    self.store.steps.check()
                 number += 1
             began = time.perf_counter()
         return self.result
@@ -195,6 +196,7 @@ class _Run:
         if report.kept:
             self.walk.weights.update(tuned)
             values.update(tuned)
+        self.store.steps.check()
 
     def _tuned(
         self, block: ChainBlock, windows: Sequence[Window]

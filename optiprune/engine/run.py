@@ -92,7 +92,7 @@ class PruningRun:
     layers: list[PrunableLayer] = field(init=False)
     state: WeightState = field(init=False)
     budgets: Budgets = field(init=False)
-    _objective: GlobalLoss | None = field(init=False, default=None)
+    objective: GlobalLoss | None = field(init=False, default=None)
     _allocation: Allocation | None = field(init=False, default=None)
     _allocated: AllocationReport | None = field(init=False, default=None)
     _losses: dict[str, float] = field(init=False, default_factory=dict)
@@ -134,23 +134,23 @@ class PruningRun:
             )
         if self.config.prune.objective == "global" or self.config.initial.method == "gradient":
             first = next(iter(self.train.batches(1)))
-            self._objective = GlobalLoss(
+            self.objective = GlobalLoss(
                 self.model,
                 self.layers,
                 resolve_loss(self.loss, first.targets),
                 self.config.curvature,
                 self.state.dense_weights() if self.loss == "kl" else None,
             )
-            if self._objective.true_fisher and not has_true_fisher(self._objective.loss):
+            if self.objective.true_fisher and not has_true_fisher(self.objective.loss):
                 raise ConfigError(
                     "curvature.fisher = 'true' needs loss = cross_entropy, kl or mse, since labels "
                     "must be sampled; use fisher = 'empirical' (or 'auto') with this loss"
                 )
         self._try_data()
-        if self._objective is not None:
+        if self.objective is not None:
             most = self.config.curvature
             planned = planned_samples(most, self.train.n, self._multiply_adds())
-            self._objective = replace(self._objective, options=planned)
+            self.objective = replace(self.objective, options=planned)
         if allocates(self.config):
             self._allocation = Allocation(
                 self.model,
@@ -209,7 +209,7 @@ class PruningRun:
     def _try_data(self) -> None:
         """Find out now what the model, the loss and the refit would complain of later."""
         sets = [self.train] if self.holdout is None else [self.train, self.holdout]
-        if self._objective is not None and self._objective.dense is None:
+        if self.objective is not None and self.objective.dense is None:
             without = [not data.has_targets for data in sets]
             if len(set(without)) > 1:
                 raise CalibrationError(
@@ -217,7 +217,7 @@ class PruningRun:
                     f"the {'held-out' if without[0] else 'calibration'} data do; give both or none"
                 )
         weights, chunk = self.state.dense_weights(), self.config.curvature.chunk
-        try_model(self.model, weights, self._objective, sets, chunk)
+        try_model(self.model, weights, self.objective, sets, chunk)
         if self.config.prune.refit or self.config.prune.objective == "reconstruction":
             forward_order(self.model, self.layers, weights, self.train)  # all of them run
 
@@ -230,7 +230,10 @@ class PruningRun:
             With the result so far.
         """
         first, search, tuning = np.random.SeedSequence(self.config.seed).spawn(3)
-        score, start = self._first(first)
+        try:
+            score, start = self._first(first)
+        except KeyboardInterrupt as e:
+            raise RunInterruptedError("interrupted before the first step") from e
         log.info(
             "%d weights in %d layers, density %.4f",
             self.state.n,
@@ -258,7 +261,7 @@ class PruningRun:
         self, seed: np.random.SeedSequence
     ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
         """Scores and the first mask, (P,) each; fixes the budgets, if they are to be allocated."""
-        score = first_scores(self.model, self.state, self.train, self.config, self._objective, seed)
+        score = first_scores(self.model, self.state, self.train, self.config, self.objective, seed)
         if self._allocation is not None:
             counts, self._allocated = self._counts(self._allocation, score)
             self.budgets = make_budgets(self.state, self.config, counts)
@@ -284,6 +287,7 @@ class PruningRun:
         else:
             report = allocation.run(score)
             self.steps.put(_ALLOCATION, {}, asdict(report))
+            self.steps.check()
         return {row.name: row.kept for row in report.layers}, report
 
     def _tuned(
@@ -325,9 +329,9 @@ class PruningRun:
         start: npt.NDArray[np.bool_],
         seed: np.random.SeedSequence,
     ) -> None:
-        assert self._objective is not None
+        assert self.objective is not None
         search = GlobalSearch(
-            self._objective,
+            self.objective,
             self.state,
             self.budgets,
             self.train,

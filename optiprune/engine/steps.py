@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,6 +45,9 @@ class StepStore(Protocol):
     def put(self, key: str, arrays: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Keep a step, in the place of one with the same key."""
 
+    def check(self) -> None:
+        """Called when the run has taken over what it put; KeyboardInterrupt ends it there."""
+
 
 class NoSteps:
     """Nothing is kept."""
@@ -59,6 +61,9 @@ class NoSteps:
     def put(self, key: str, arrays: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         pass
 
+    def check(self) -> None:
+        pass
+
 
 @dataclass(slots=True)
 class JournalSteps:
@@ -66,7 +71,7 @@ class JournalSteps:
 
     Attributes
     ----------
-    stop : asked after every step that was kept; KeyboardInterrupt is raised where it says so
+    stop : asked by `check`
 
     Raises
     ------
@@ -78,7 +83,6 @@ class JournalSteps:
 
     journal: Journal
     stop: Callable[[], bool] = lambda: False
-    _last: float = field(default_factory=time.perf_counter)
 
     def __contains__(self, key: str) -> bool:
         return key in self.journal
@@ -93,21 +97,20 @@ class JournalSteps:
             metadata = json.loads(text)["__metadata__"]
         else:
             with safe_open(found, "pt") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
                 metadata = file.metadata()
-        self._last = time.perf_counter()
         return Stored(arrays, json.loads(metadata[_RECORD]))
 
     def put(self, key: str, arrays: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         own = {k: v.detach().cpu().contiguous() for k, v in arrays.items()}
         metadata = {_RECORD: json.dumps(record)}
         size = sum(v.numel() * v.element_size() for v in own.values()) + len(metadata[_RECORD])
-        now = time.perf_counter()
-        seconds, self._last = now - self._last, now
         if size <= _LONG:
-            self.journal.put(key, save(own, metadata), seconds)
+            self.journal.put(key, save(own, metadata))
         else:
-            self.journal.put(key, lambda path: save_file(own, path, metadata), seconds)
+            self.journal.put(key, lambda path: save_file(own, path, metadata))
+
+    def check(self) -> None:
         if self.stop():
             raise KeyboardInterrupt
 

@@ -109,6 +109,7 @@ class SubsetFit:
             "steps": [r.as_dict() for r in search.history[first:]],
         }
         search.steps.put(key, arrays, record)
+        search.steps.check()
 
     def _restored(self, found: Stored) -> tuple[float, bool]:
         """What `_round` gave."""

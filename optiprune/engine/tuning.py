@@ -149,6 +149,7 @@ class Tuner:
                 began = time.perf_counter()
                 if store is not None:
                     store.put(_KEY, *steps.state(reached, best))
+                    store.check()
         reached.seconds += time.perf_counter() - began
         losses = tuple(reached.losses)
         return best, TuningReport(name, reached.before, losses, reached.chosen, reached.seconds)

@@ -57,8 +57,10 @@ def _layer(run: PruningRun, layer: PrunableLayer, probe: Probe) -> LayerPlan:
     kept = None
     if not allocates(config) and config.prune.objective == "reconstruction":
         i = next(n for n, x in enumerate(run.layers) if x is layer)
-        inside = np.unique(run.budgets.groups[run.state.span(i)])
-        kept = int(run.budgets.kept[inside].sum())
+        groups = run.budgets.groups[run.state.span(i)]
+        inside = np.unique(groups)
+        if run.budgets.sizes[inside].sum() == layer.numel:  # else it shares them with others
+            kept = int(run.budgets.kept[inside].sum())
     size, kind, problems = layer.cols, "best subset of a row", layer.rows
     pattern, block = pattern_of(layer, config), block_of(layer, config)
     if pattern is not None:

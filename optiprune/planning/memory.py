@@ -20,6 +20,8 @@ from .timing import decides_layers
 __all__ = ["gram_bytes", "memory_of"]
 
 _FLOAT64 = 8
+# inputs are unfolded and summed up in pieces of so many bytes at most
+_PIECE = 64 << 20
 # matrices of the size of a Gram matrix in a search with refit, counted on a network of 3136 inputs
 _SEARCH = 12
 
@@ -34,8 +36,9 @@ def memory_of(run: PruningRun) -> dict[str, int]:
     # dense and current values and the mask of the state, and the pruned model's weights
     held = {"values and masks": 2 * weights + run.state.n}
     if config.prune.objective == "global":
-        few = min(n, config.curvature.samples)
-        most = min(n, config.curvature.gradient_samples or n)
+        curvature = config.curvature if run.objective is None else run.objective.options
+        few = min(n, curvature.samples)
+        most = min(n, curvature.gradient_samples or n)
         held["per-sample inputs and gradients"] = few * sample
         held["gradients of batches"] = 8 * few * min(config.batches.size, run.state.n)
         held["one pass"] = min(most, config.curvature.chunk) * sample
@@ -65,10 +68,11 @@ def _forms(run: PruningRun) -> int:
 
 def _layer_bytes(run: PruningRun, layer: PrunableLayer, positions: float) -> int:
     """Moments, those of the parts together, what the search makes of them, and the inputs of a
-    chunk, as they are and in float64."""
+    chunk: as they are, and pieces of them unfolded."""
     square = layer.groups * layer.cols**2 * _FLOAT64
     chunk = min(run.config.curvature.chunk, run.train.n)
-    inputs = int(chunk * positions * layer.groups * layer.cols) * (4 + _FLOAT64)
+    kernel = layer.cols // layer.shape[1]
+    inputs = 2 * int(chunk * positions * layer.groups * layer.cols / kernel) * 4 + 3 * _PIECE
     scratch = (_forms(run) + _SEARCH) * square + 6 * layer.numel * _FLOAT64
     return gram_bytes(run, layer) + scratch + inputs
 

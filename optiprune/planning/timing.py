@@ -172,8 +172,10 @@ def _shape_cost(
         run.model, [layer], dense, None, few, curvature.chunk, curvature.positions
     )[layer.name]
     moments = max(0.0, (time.perf_counter() - start) / few.n - forward)
-    rows = layer.rows if layer.groups > 1 else min(_ROWS, layer.rows)
-    least = rows if layer.groups > 1 else min(_LEAST, rows)
+    block = block_of(layer, run.config)
+    tile = 1 if block is None else block.rows  # whole bands of tiles
+    rows = layer.rows if layer.groups > 1 else min(-(-_ROWS // tile) * tile, layer.rows)
+    least = rows if layer.groups > 1 else min(-(-_LEAST // tile) * tile, rows)
     first = _decision(run, layer, gram, least)
     second = _decision(run, layer, gram, rows) if rows > least else first
     # where the difference drowns in noise, all is taken to be of the layer

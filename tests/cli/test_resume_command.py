@@ -134,7 +134,7 @@ def test_killed_and_resumed(folder: Path, whole: Whole) -> None:
     assert "a run that has not ended" in refused.stderr
     done = run("resume", folder / "results")
     assert done.exit_code == 0, done.stderr
-    assert f"{before} steps are there" in done.stderr
+    assert f"{before - 1} steps are there" in done.stderr
     assert_finished(folder, whole)
     again = run("resume", folder / "results")
     assert again.exit_code == 2
@@ -196,6 +196,29 @@ def test_damage_is_named_and_repaired(folder: Path, whole: Whole) -> None:
     assert "--repair" in result.stderr
     assert run("resume", folder / "results", "--repair").exit_code == 0
     assert_finished(folder, whole)
+
+
+def test_modules_beside_the_run_file_are_found_again(folder: Path, whole: Whole) -> None:
+    text = (folder / "run.toml").read_text()
+    (folder / "run.toml").write_text(text.replace("user.py:", "user_of_resume:"))
+    (folder / "user.py").rename(folder / "user_of_resume.py")
+    with started(folder, "prune", "run.toml") as process:
+        when(folder, 4, process)
+        process.kill()
+    done = subprocess.run([*COMMAND, "resume", str(folder / "results")], cwd="/", check=False)
+    assert done.returncode == 0
+    assert_finished(folder, whole)
+
+
+def test_what_is_left_after_ctrl_c_is_not_lost_by_another_prune(folder: Path) -> None:
+    for _ in full_after(17):
+        run("prune", folder / "run.toml")
+    (folder / "results" / "masks.safetensors").write_text("a partial result")
+    refused = run("prune", folder / "run.toml")
+    assert "optiprune resume" in refused.stderr
+    journal = folder / "results" / "unfinished" / "journal.jsonl"
+    journal.write_text("not a line\n" * 3)
+    assert run("prune", folder / "run.toml", "--force").exit_code == 0  # whatever lay there
 
 
 def test_nothing_to_resume(folder: Path) -> None:

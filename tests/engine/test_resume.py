@@ -85,6 +85,9 @@ class KilledAfter:
         self.left -= 1
         self.inner.put(key, arrays, record)
 
+    def check(self) -> None:
+        self.inner.check()
+
 
 class Residual(nn.Module):
     def __init__(self) -> None:
@@ -169,6 +172,8 @@ def test_steps_of_another_run_are_refused(tmp_path: Path) -> None:
     run(case, tmp_path)
     with pytest.raises(RunMismatchError, match="option seed was 0 and is 3"):
         run(case, tmp_path, seed=3)
+    with pytest.raises(RunMismatchError, match="option solver"):
+        run(case, tmp_path, solver={"name": "tabu", "iterations": 7})
     model = network()
     with torch.no_grad():
         model[0].weight[0, 0] += 1e-7
@@ -207,5 +212,43 @@ def test_a_stop_that_is_asked_for_comes_after_a_whole_step(tmp_path: Path) -> No
     with pytest.raises(RunInterruptedError) as info:
         run(case, JournalSteps(journal, stop=lambda: len(journal.entries) >= 3))
     assert len(Journal(tmp_path).entries) == 3
-    assert info.value.partial is not None
+    assert [e.key for e in journal.entries][-1] == "layer/0"
+    assert {r.layers for r in info.value.partial.history} == {("0",)}  # the whole step counts
     assert_same(run(case, tmp_path), want)
+
+
+def test_a_search_that_the_clock_ended_ends_there_again(tmp_path: Path) -> None:
+    case = "global, masks alone"
+    config = {**TINY, **CASES[case], "batches": {"size": 32, "steps": 400, "seconds": 0.3}}
+
+    def once() -> Any:
+        model = network()
+        result = optimize_masks(model, data(), config=config, sparsity=0.5, steps=tmp_path)
+        return result, model.state_dict()
+
+    first = once()
+    assert any("batches.seconds is over" in note for note in first[0].report.notes)
+    assert_same(once(), first)
+
+
+def test_repair_does_what_came_after_again(tmp_path: Path) -> None:
+    case = "global, second refit"
+    want = run(case, tmp_path)
+    keys = [e.key for e in Journal(tmp_path).entries]
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    lines[3] = lines[3].replace(b"search", b"seerch")
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(JournalError, match=r"line 4, is damaged"):
+        Journal(tmp_path)
+    journal = Journal(tmp_path, repair=True)
+    assert [e.key for e in journal.entries] == keys[:3]
+    assert_same(run(case, tmp_path), want)  # it is repaired for good
+
+
+def test_a_journal_without_its_first_line_is_of_no_run(tmp_path: Path) -> None:
+    run("N:M", tmp_path)
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0][:-9] + b"x" * 9, *lines[1:]]))
+    assert Journal(tmp_path, repair=True).entries == ()

@@ -44,6 +44,9 @@ def plan(**prune: Any) -> RunPlan:
         ({"objective": "reconstruction", "refit": False}, {"cardinality"}),
         ({"objective": "reconstruction", "pattern": "2:4"}, None),
         ({"objective": "reconstruction", "pattern": "block:1x4"}, None),
+        ({"objective": "reconstruction", "pattern": "block:4x4"}, None),
+        ({"objective": "reconstruction", "pattern": "block:4x4", "refit": False}, None),
+        ({"objective": "reconstruction", "scope": "global"}, None),
         ({"objective": "global", "loss": "kl"}, {"batch over all layers"}),
     ],
 )
@@ -105,7 +108,7 @@ def test_memory_of_a_container(tmp_path: Path) -> None:
     assert free > 0
     (tmp_path / "memory.max").write_text("3000000\n")
     (tmp_path / "memory.current").write_text("2500000\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 200000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\nactive_file 50000\ninactive_file 150000\n")
     assert available_bytes(root=tmp_path) == 700_000
     (tmp_path / "memory.max").write_text("max\n")
     assert available_bytes(root=tmp_path) > 700_000
