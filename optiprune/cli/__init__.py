@@ -17,6 +17,7 @@ from optiprune import __version__
 from .bench import bench_app
 from .config import config_command
 from .demo import demo_command
+from .doctor import doctor_command
 from .groups import groups_command
 from .prune import prune_command
 from .resume import resume_command
@@ -65,6 +66,7 @@ app.command("solvers")(solvers_command)
 app.add_typer(bench_app, name="bench")
 app.command("demo")(demo_command)
 app.command("config")(config_command)
+app.command("doctor")(doctor_command)
 
 
 def main() -> None:
