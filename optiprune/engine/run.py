@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +29,13 @@ from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_lo
 from optiprune.problems import MIQP
 from optiprune.solvers import Solver, Stop
 
-from .allocating import Allocation, allocates, first_by_counts, require_allocatable
+from .allocating import Allocation, allocates, require_allocatable
 from .allocation_report import AllocationReport
-from .block_search import whole_blocks
-from .budgets import Budgets, block_of, make_budgets, pattern_of, scope_of
+from .budgets import Budgets, block_of, make_budgets, pattern_of
 from .errors import RunInterruptedError, StepFailedError
+from .first_mask import FirstMask
 from .global_loss import GlobalSearch
 from .global_run import GlobalRun
-from .initial import best_per_group, first_scores, nonzero_mask, require_connected
 from .objective import GlobalLoss
 from .reconstruction import reconstruct
 from .reconstruction_result import ReconstructionResult, RowBlockRecord
@@ -54,8 +53,6 @@ from .window_tuning import WindowReport
 __all__ = ["EngineResult", "PruningRun"]
 
 log = logging.getLogger("optiprune")
-
-_ALLOCATION = "allocation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +227,25 @@ class PruningRun:
             With the result so far.
         """
         first, search, tuning = np.random.SeedSequence(self.config.seed).spawn(3)
+        budgets = None if allocates(self.config) else self.budgets
         try:
-            score, start = self._first(first)
+            found = FirstMask(
+                self.model,
+                self.state,
+                self.train,
+                self.config,
+                self.objective,
+                budgets,
+                self._allocation,
+                self.steps,
+            ).find(first)
         except KeyboardInterrupt as e:
             raise RunInterruptedError("interrupted before the first step") from e
+        self.budgets, self._allocated = found.budgets, found.report
+        score, start = found.score, found.mask
+        del found
+        if self.config.initial.method == "nonzero":  # zeros stay out at every stage of a schedule
+            self.state.mask = start.copy()
         log.info(
             "%d weights in %d layers, density %.4f",
             self.state.n,
@@ -257,39 +269,6 @@ class PruningRun:
                 partial = self._partial(message, getattr(e, "partial", None))
             raise RunInterruptedError(message, partial) from e
 
-    def _first(
-        self, seed: np.random.SeedSequence
-    ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
-        """Scores and the first mask, (P,) each; fixes the budgets, if they are to be allocated."""
-        score = first_scores(self.model, self.state, self.train, self.config, self.objective, seed)
-        if self._allocation is not None:
-            counts, self._allocated = self._counts(self._allocation, score)
-            self.budgets = make_budgets(self.state, self.config, counts)
-            if scope_of(self.config) == "global":
-                score = first_by_counts(self.state, score, counts)
-        if self.config.initial.method == "nonzero":
-            held = self._by_block((self.state.dense != 0).astype(np.float64))
-            self.state.mask = nonzero_mask(self.state, self.budgets, held)
-            start = self.state.mask.copy()
-        else:
-            start = best_per_group(self._by_block(score), self.budgets.groups, self.budgets.kept)
-        require_connected(self.state, start, self.config.layers.min_kept)
-        return score, start
-
-    def _counts(
-        self, allocation: Allocation, score: npt.NDArray[np.floating]
-    ) -> tuple[dict[str, int], AllocationReport]:
-        """Weights that each layer keeps, measured, or as they were before."""
-        found = self.steps.get(_ALLOCATION)
-        if found is not None:
-            report = AllocationReport.from_dict(found.record)
-            allocation.note(report)
-        else:
-            report = allocation.run(score)
-            self.steps.put(_ALLOCATION, {}, asdict(report))
-            self.steps.check()
-        return {row.name: row.kept for row in report.layers}, report
-
     def _tuned(
         self, values: dict[str, Tensor] | None, seed: np.random.SeedSequence
     ) -> dict[str, Tensor] | None:
@@ -303,17 +282,6 @@ class PruningRun:
             return tuned
         self.notes.append("the tuning was undone: no pass over the data lowered the held-out loss")
         return values
-
-    def _by_block(self, score: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        """Scores (P,) that choose whole tiles, in the layers that keep to them."""
-        out = score
-        for i, layer in enumerate(self.layers):
-            block = block_of(layer, self.config)
-            if block is not None:
-                out = out.astype(np.float64) if out is score else out
-                span = self.state.span(i)
-                out[span] = whole_blocks(score[span], layer.rows, layer.cols, block)
-        return out
 
     def _partial(self, message: str, reached: ReconstructionResult | None) -> EngineResult:
         """The result of a run that ends here: masks so far, and the values re-fitted so far."""
