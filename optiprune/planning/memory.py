@@ -72,7 +72,8 @@ def _layer_bytes(run: PruningRun, layer: PrunableLayer, positions: float) -> int
     square = layer.groups * layer.cols**2 * _FLOAT64
     chunk = min(run.config.curvature.chunk, run.train.n)
     kernel = layer.cols // layer.shape[1]
-    inputs = 2 * int(chunk * positions * layer.groups * layer.cols / kernel) * 4 + 3 * _PIECE
+    unfolded = int(chunk * positions * layer.groups * layer.cols) * _FLOAT64
+    inputs = unfolded // kernel + 3 * min(_PIECE, unfolded)  # as they are in two forms, and pieces
     scratch = (_forms(run) + _SEARCH) * square + 6 * layer.numel * _FLOAT64
     return gram_bytes(run, layer) + scratch + inputs
 
