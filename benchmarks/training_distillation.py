@@ -24,7 +24,7 @@ from torch import nn
 from benchmarks.machine import machine_line
 from benchmarks.models import data, load_trained
 from benchmarks.models.networks import takes_flat_input
-from benchmarks.models.train import accuracy
+from benchmarks.models.train import accuracy, magnitude_prune
 from benchmarks.training_rules import FEATURES, RESULTS, loop
 from optiprune.masks import MaskSet
 from optiprune.training import Distillation
@@ -49,11 +49,10 @@ def fine_tunings(name: str) -> dict[str, dict[str, Any] | None]:
 
 
 def magnitude_masks(model: nn.Module, density: float) -> MaskSet:
-    """The largest weights of all Linear and Conv2d layers."""
-    named = {n: p.detach() for n, p in model.named_parameters() if p.ndim > 1}
-    flat = torch.cat([p.abs().flatten() for p in named.values()])
-    limit = flat.topk(round(density * flat.numel())).values.min()
-    return MaskSet({n: p.abs() >= limit for n, p in named.items()})
+    """The largest weights of all layers together."""
+    sparse = copy.deepcopy(model)
+    magnitude_prune(sparse, density)
+    return MaskSet.from_model(sparse)
 
 
 def measured(name: str, journal: Path) -> tuple[float, dict[tuple[int, str], float]]:

@@ -143,20 +143,9 @@ def optimize_masks(
     settings = _settings(
         config, sparsity, objective, refit, pattern, solver, loss, include, exclude, preset, seed
     )
-    chosen, stop = _make_solver(solver, settings)
-    train, held = _samples(model, data, holdout, settings)
+    run = _run_of(model, data, holdout, loss, solver, settings)
     with StepProgress(progress) as line, fixed_threads(settings.threads), _kept(steps) as store:
-        run = PruningRun(
-            model=model,
-            train=train,
-            holdout=held,
-            loss=loss if loss is not None else settings.prune.loss,
-            config=settings,
-            solver=chosen,
-            stop=stop,
-            callback=line.both(callback),
-            steps=store,
-        )
+        run.callback, run.steps = line.both(callback), store
         run.prepare()
         check_memory(run)
         if steps is not None:
@@ -201,20 +190,32 @@ def plan_masks(
     As `optimize_masks` does before it begins.
     """
     settings = _settings(config, sparsity, None, None, None, solver, loss, None, None, preset, seed)
-    chosen, stop = _make_solver(solver, settings)
-    train, held = _samples(model, data, holdout, settings)
+    run = _run_of(model, data, holdout, loss, solver, settings)
     with fixed_threads(settings.threads):
-        run = PruningRun(
-            model=model,
-            train=train,
-            holdout=held,
-            loss=loss if loss is not None else settings.prune.loss,
-            config=settings,
-            solver=chosen,
-            stop=stop,
-        )
         run.prepare()
         return make_plan(run)
+
+
+def _run_of(
+    model: nn.Module,
+    data: Iterable[Any],
+    holdout: Iterable[Any] | None,
+    loss: str | LossFunction | None,
+    solver: str | Mapping[str, Any] | Solver | None,
+    config: Config,
+) -> PruningRun:
+    """A run that is not prepared yet."""
+    chosen, stop = _make_solver(solver, config)
+    train, held = _samples(model, data, holdout, config)
+    return PruningRun(
+        model=model,
+        train=train,
+        holdout=held,
+        loss=loss if loss is not None else config.prune.loss,
+        config=config,
+        solver=chosen,
+        stop=stop,
+    )
 
 
 def _samples(

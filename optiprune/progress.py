@@ -5,36 +5,38 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from optiprune.engine.records import StepRecord
 
-__all__ = ["StepProgress"]
+__all__ = ["Line", "StepProgress"]
+
+_L = TypeVar("_L", bound="Line")
 
 
-class StepProgress:
-    """Context manager that shows the last step on standard error.
+class Line:
+    """Context manager that shows some columns on standard error.
 
     ``show``: True, False, or None for "if standard error is a terminal".
     """
 
-    def __init__(self, show: bool | None = None) -> None:
-        self._show = sys.stderr.isatty() if show is None else show
+    def __init__(self, show: bool | None, *columns: ProgressColumn) -> None:
         self._progress: Progress | None = None
+        if sys.stderr.isatty() if show is None else show:
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
 
-    def __enter__(self) -> StepProgress:
-        if self._show:
-            self._progress = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
+    def __enter__(self: _L) -> _L:
+        if self._progress is not None:
             self._progress.start()
-            self._task = self._progress.add_task("preparing", total=None)
         return self
 
     def __exit__(
@@ -45,6 +47,16 @@ class StepProgress:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+class StepProgress(Line):
+    """The last step of a run."""
+
+    def __init__(self, show: bool | None = None) -> None:
+        columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        super().__init__(show, *columns)
+        if self._progress is not None:
+            self._task = self._progress.add_task("preparing", total=None)
 
     def both(
         self, callback: Callable[[StepRecord], None] | None

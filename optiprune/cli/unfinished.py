@@ -9,6 +9,7 @@ from pathlib import Path
 from optiprune.durable import Journal, locked, replacing
 
 from .errors import InputError
+from .outputs import SUMMARY
 from .run_config import RunConfig, load_run_config
 from .toml_text import toml_text
 
@@ -96,7 +97,7 @@ class Unfinished:
         """
         path = self._folder / _CONFIG
         if not path.is_file():
-            done = (self._results / "summary.json").exists()
+            done = (self._results / SUMMARY).exists()
             why = "the run there has ended" if done else "there is no run that was begun"
             raise InputError(f"{self._results}: nothing to go on with, {why}")
         with self._locked():

@@ -2,6 +2,6 @@
 
 from .journal import Entry, Journal, JournalError
 from .lock import LockedError, locked
-from .replacing import replacing
+from .replacing import replacing, sync_folder
 
-__all__ = ["Entry", "Journal", "JournalError", "LockedError", "locked", "replacing"]
+__all__ = ["Entry", "Journal", "JournalError", "LockedError", "locked", "replacing", "sync_folder"]

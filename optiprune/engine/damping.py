@@ -18,7 +18,15 @@ from optiprune.curvature import CalibrationSet
 from optiprune.curvature.gram import LayerGram, pooled
 from optiprune.refit import refit_rows
 
-__all__ = ["CANDIDATES", "FALLBACK", "choose_damping", "fixed_damping", "fold", "sample_rows"]
+__all__ = [
+    "CANDIDATES",
+    "FALLBACK",
+    "choose_damping",
+    "fixed_damping",
+    "fold",
+    "fold_count",
+    "sample_rows",
+]
 
 # in units of the Gram matrix' mean diagonal
 CANDIDATES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3)
@@ -39,13 +47,19 @@ def fold(
     train: CalibrationSet, config: Config, seed: np.random.SeedSequence
 ) -> list[CalibrationSet]:
     """The samples in two parts, to fit and to judge dampings; in one where none is to be chosen."""
-    if not config.prune.refit or not isinstance(config.refit.damping, str) or train.units < 2:
+    if fold_count(train, config) == 1:
         return [train]
     # a stream of its own: the search draws the same with any damping
     rng = np.random.default_rng(
         np.random.SeedSequence(entropy=seed.entropy, spawn_key=(*seed.spawn_key, 0, 0, 0, 0, 0))
     )
     return list(train.split(_SHARE, rng))
+
+
+def fold_count(train: CalibrationSet, config: Config) -> int:
+    """Parts that `fold` makes."""
+    chosen = config.prune.refit and isinstance(config.refit.damping, str)
+    return 2 if chosen and train.units >= 2 else 1
 
 
 def sample_rows(groups: int, rows: int, most: int) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from optiprune.batches import marginal_costs, select_batch
 from optiprune.config import Config
 from optiprune.curvature import CalibrationSet, LocalQuadratic, SampleGradients
+from optiprune.masks.file import pack, unpack
 from optiprune.problems import MIQP, CardinalityQP
 from optiprune.solvers import Solution, Solver, Stop, UnsupportedProblemError
 
@@ -29,7 +30,7 @@ from .records import StepRecord
 from .schedule import pruned_shares
 from .solving import solve_checked
 from .state import WeightState
-from .steps import NoSteps, StepStore, packed, unpacked
+from .steps import NoSteps, StepStore
 
 __all__ = ["GlobalSearch"]
 
@@ -161,7 +162,7 @@ class GlobalSearch:
         batch = found.arrays["batch"].numpy()
         _warm(heat, batch)
         if record.accepted:
-            self.state.mask[batch] = unpacked(found.arrays["kept"], batch.size)
+            self.state.mask[batch] = unpack(found.arrays["kept"], (batch.size,)).numpy()
         self._ridge, self._loss = found.record["ridge"], found.record["loss"]
         self._start -= record.wall_s
         return record
@@ -219,7 +220,7 @@ class GlobalSearch:
             solve_s=solution.stats.wall_s,
             wall_s=time.perf_counter() - began,
         )
-        arrays = {"batch": torch.from_numpy(batch), "kept": packed(x)}
+        arrays = {"batch": torch.from_numpy(batch), "kept": pack(torch.from_numpy(x))}
         after = {"step": record.as_dict(), "ridge": self._ridge, "loss": self._loss}
         self.steps.put(key, arrays, after)
         return record

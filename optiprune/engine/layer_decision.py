@@ -28,10 +28,15 @@ from .mask_search import MaskSearch
 from .reconstruction_result import LayerErrors
 from .row_blocks import ROUNDING, Judged
 
-__all__ = ["Decided", "LayerDecision"]
+__all__ = ["Decided", "LayerDecision", "decides_layers"]
 
 # (judged rows, sweep, round, seconds)
 Record = Callable[[Judged, int, int, float], None]
+
+
+def decides_layers(config: Config) -> bool:
+    """Whether a run decides or re-fits its layers one by one."""
+    return config.prune.refit or config.prune.objective == "reconstruction"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

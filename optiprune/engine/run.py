@@ -36,6 +36,7 @@ from .errors import RunInterruptedError, StepFailedError
 from .first_mask import FirstMask
 from .global_loss import GlobalSearch
 from .global_run import GlobalRun
+from .layer_decision import decides_layers
 from .objective import GlobalLoss
 from .reconstruction import reconstruct
 from .reconstruction_result import ReconstructionResult, RowBlockRecord
@@ -90,6 +91,7 @@ class PruningRun:
     state: WeightState = field(init=False)
     budgets: Budgets = field(init=False)
     objective: GlobalLoss | None = field(init=False, default=None)
+    _positions: dict[str, float] | None = field(init=False, default=None)
     _allocation: Allocation | None = field(init=False, default=None)
     _allocated: AllocationReport | None = field(init=False, default=None)
     _losses: dict[str, float] = field(init=False, default_factory=dict)
@@ -197,11 +199,16 @@ class PruningRun:
             self.config.curvature.chunk,
         )
 
+    def positions(self) -> dict[str, float]:
+        """Multiply-adds of a weight of each layer for one sample; counted once."""
+        if self._positions is None:
+            dense = self.state.dense_weights()
+            self._positions = multiply_adds_per_weight(self.model, self.layers, dense, self.train)
+        return self._positions
+
     def _multiply_adds(self) -> float:
         """Of the layers, for one sample."""
-        dense = self.state.dense_weights()
-        each = multiply_adds_per_weight(self.model, self.layers, dense, self.train)
-        return sum(each[layer.name] * layer.numel for layer in self.layers)
+        return sum(self.positions()[layer.name] * layer.numel for layer in self.layers)
 
     def _try_data(self) -> None:
         """Find out now what the model, the loss and the refit would complain of later."""
@@ -215,7 +222,7 @@ class PruningRun:
                 )
         weights, chunk = self.state.dense_weights(), self.config.curvature.chunk
         try_model(self.model, weights, self.objective, sets, chunk)
-        if self.config.prune.refit or self.config.prune.objective == "reconstruction":
+        if decides_layers(self.config):
             forward_order(self.model, self.layers, weights, self.train)  # all of them run
 
     def run(self) -> EngineResult:

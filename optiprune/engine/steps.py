@@ -7,16 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from safetensors import safe_open
 from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from optiprune.durable import Journal
 
-__all__ = ["JournalSteps", "NoSteps", "StepStore", "Stored", "packed", "unpacked"]
+__all__ = ["JournalSteps", "NoSteps", "StepStore", "Stored"]
 
 # contents of more bytes have a file of their own
 _LONG = 4096
@@ -113,14 +110,3 @@ class JournalSteps:
     def check(self) -> None:
         if self.stop():
             raise KeyboardInterrupt
-
-
-def packed(mask: npt.NDArray[np.bool_] | Tensor) -> Tensor:
-    """Eight positions a byte, in row-major order."""
-    flat = mask.reshape(-1).cpu().numpy() if isinstance(mask, Tensor) else mask.reshape(-1)
-    return torch.from_numpy(np.packbits(flat))
-
-
-def unpacked(bits: Tensor, n: int) -> npt.NDArray[np.bool_]:
-    """(n,): what `packed` was given."""
-    return np.unpackbits(bits.numpy(), count=n).astype(bool)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from optiprune.curvature.chain import ChainBlock
 from optiprune.curvature.layers import PrunableLayer
+from optiprune.masks.file import pack, unpack
 
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
-from .steps import StepStore, packed, unpacked
+from .steps import StepStore
 from .window_tuning import WindowReport
 
 __all__ = ["StoredLayers"]
@@ -33,7 +34,7 @@ class StoredLayers:
     def put(self, layer: PrunableLayer, result: ReconstructionResult, first: int) -> None:
         """Keep the layer that was decided last; its records begin at number ``first``."""
         mask = result.masks[layer.parameter]
-        arrays = {"mask": packed(mask)}
+        arrays = {"mask": pack(mask)}
         if result.values is not None:
             arrays["values"] = result.values[layer.parameter][mask]
         record = {
@@ -47,8 +48,7 @@ class StoredLayers:
         found = self.steps.get(_key(layer))
         if found is None:
             return None
-        mask = torch.from_numpy(unpacked(found.arrays["mask"], layer.numel))
-        mask = mask.reshape(layer.shape).to(dense.device)
+        mask = unpack(found.arrays["mask"], layer.shape).to(dense.device)
         if "values" in found.arrays:
             values = torch.zeros_like(dense)
             values[mask] = found.arrays["values"].to(dense.device)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from optiprune.curvature import CalibrationError
 from optiprune.fisher_subset import FisherSubset
+from optiprune.masks.file import pack, unpack
 
 from .global_loss import GlobalSearch
 from .initial import best_per_group
 from .records import StepRecord
-from .steps import Stored, packed, unpacked
+from .steps import Stored
 
 __all__ = ["SubsetFit"]
 
@@ -98,7 +99,7 @@ class SubsetFit:
         """Keep a round; its records begin at number ``first``."""
         search, state = self.search, self.search.state
         arrays = {
-            "mask": packed(state.mask),
+            "mask": pack(torch.from_numpy(state.mask)),
             "values": torch.from_numpy(state.values),
             "score": torch.from_numpy(search.score),
         }
@@ -114,7 +115,7 @@ class SubsetFit:
     def _restored(self, found: Stored) -> tuple[float, bool]:
         """What `_round` gave."""
         search, state = self.search, self.search.state
-        state.mask = unpacked(found.arrays["mask"], state.n)
+        state.mask = unpack(found.arrays["mask"], (state.n,)).numpy()
         state.values = found.arrays["values"].numpy()
         search.score = found.arrays["score"].numpy()
         self._ridge = found.record["ridge"]

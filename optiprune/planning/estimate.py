@@ -7,17 +7,17 @@ import time
 import numpy as np
 import psutil
 
-from optiprune.curvature import PrunableLayer
 from optiprune.curvature.inputs import device_of
 from optiprune.engine.allocating import allocates
 from optiprune.engine.budgets import block_of, pattern_of
+from optiprune.engine.layer_decision import decides_layers
 from optiprune.engine.run import PruningRun
 from optiprune.problems import MIQP
 
 from .available import available_bytes
 from .memory import gram_bytes, memory_of
 from .plan import LayerPlan, RunPlan, require_memory
-from .timing import Probe, decides_layers, probe_run, seconds_of, seconds_of_layer
+from .timing import Probe, probe_run, seconds_of, seconds_of_layer
 
 __all__ = ["check_memory", "make_plan"]
 
@@ -31,7 +31,7 @@ def make_plan(run: PruningRun) -> RunPlan:
     now, available = psutil.Process().memory_info().rss, available_bytes(device_of(run.model))
     config = run.config
     probe = probe_run(run)
-    layers = [_layer(run, layer, probe) for layer in run.layers]
+    layers = [_layer(run, i, probe) for i in range(len(run.layers))]
     return RunPlan(
         objective=config.prune.objective,
         solver=run.solver.name,
@@ -52,11 +52,10 @@ def check_memory(run: PruningRun) -> None:
     require_memory(memory_of(run), available_bytes(device_of(run.model)))
 
 
-def _layer(run: PruningRun, layer: PrunableLayer, probe: Probe) -> LayerPlan:
-    config = run.config
+def _layer(run: PruningRun, i: int, probe: Probe) -> LayerPlan:
+    config, layer = run.config, run.layers[i]
     kept = None
     if not allocates(config) and config.prune.objective == "reconstruction":
-        i = next(n for n, x in enumerate(run.layers) if x is layer)
         groups = run.budgets.groups[run.state.span(i)]
         inside = np.unique(groups)
         if run.budgets.sizes[inside].sum() == layer.numel:  # else it shares them with others

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 
-from optiprune.allocation import multiply_adds_per_weight
-from optiprune.curvature import CalibrationSet, PrunableLayer
-from optiprune.curvature.data import tree_leaves
+from optiprune.curvature import PrunableLayer
+from optiprune.curvature.capture import forward_order
+from optiprune.curvature.chain import find_chains
 from optiprune.curvature.runner import untouched
-from optiprune.curvature.stages import LayerWalk
-from optiprune.engine.damping import fold
+from optiprune.engine.damping import fold_count
+from optiprune.engine.layer_decision import decides_layers
 from optiprune.engine.run import PruningRun
-
-from .timing import decides_layers
 
 __all__ = ["gram_bytes", "memory_of"]
 
@@ -29,7 +24,7 @@ _SEARCH = 12
 def memory_of(run: PruningRun) -> dict[str, int]:
     """What is held at the same time, at the worst moment, beyond what there is already."""
     config, dense, n = run.config, run.state.dense_weights(), run.train.n
-    positions = multiply_adds_per_weight(run.model, run.layers, dense, run.train)
+    positions = run.positions()
     outputs = [positions[x.name] * x.rows * dense[x.parameter].element_size() for x in run.layers]
     sample = int(2 * sum(outputs))  # of the layers, and of what lies between them
     weights = sum(w.numel() * w.element_size() for w in dense.values())
@@ -57,8 +52,7 @@ def memory_of(run: PruningRun) -> dict[str, int]:
 
 def gram_bytes(run: PruningRun, layer: PrunableLayer) -> int:
     """Moments of inputs of the pruned and of the dense model, for every calibration set."""
-    sets = len(fold(run.train, run.config, np.random.SeedSequence(0)))
-    sets += run.holdout is not None
+    sets = fold_count(run.train, run.config) + (run.holdout is not None)
     return sets * _forms(run) * layer.groups * layer.cols**2 * _FLOAT64
 
 
@@ -80,15 +74,13 @@ def _layer_bytes(run: PruningRun, layer: PrunableLayer, positions: float) -> int
 
 def _between_bytes(run: PruningRun) -> int:
     """What the blocks of a chain hand on, for all samples; 0 without a chain."""
-    sets: Sequence[CalibrationSet] = [run.train]
-    if run.holdout is not None:
-        sets = [run.train, run.holdout]
     dense = run.state.dense_weights()
-    walk = LayerWalk(run.model, run.layers, dense, sets, run.config.curvature.chunk)
-    if not walk.chains:
-        return 0
-    one = next(iter(run.train.batches(1)))
+    order = forward_order(run.model, run.layers, dense, run.train)
+    one = next(iter(run.train.batches(1))).inputs
     with torch.no_grad(), untouched(run.model):
-        call = walk.chains[0].first_call(run.model, dense, one.inputs)
-    sizes = [x.numel() * x.element_size() for x in tree_leaves(call.x)]
-    return sum(sizes) * sum(s.n for s in sets)
+        chains = find_chains(run.model, order, dense, one)
+        if not chains:
+            return 0
+        x = chains[0].first_call(run.model, dense, one).x
+    samples = run.train.n + (0 if run.holdout is None else run.holdout.n)
+    return x.numel() * x.element_size() * samples

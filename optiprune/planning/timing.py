@@ -15,19 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optiprune.allocation import CheapPruning, multiply_adds_per_weight
-from optiprune.config import Config
+from optiprune.allocation import CheapPruning
 from optiprune.curvature import CalibrationSet, PrunableLayer
 from optiprune.curvature.gram import LayerGram, collect_grams
 from optiprune.curvature.runner import run_model, untouched
 from optiprune.engine.allocating import allocates
 from optiprune.engine.budgets import block_of, pattern_of
 from optiprune.engine.initial import best_per_group
-from optiprune.engine.layer_decision import LayerDecision
+from optiprune.engine.layer_decision import LayerDecision, decides_layers
 from optiprune.engine.row_blocks import Judged
 from optiprune.engine.run import PruningRun
 
-__all__ = ["Probe", "decides_layers", "probe_run", "seconds_of", "seconds_of_layer"]
+__all__ = ["Probe", "probe_run", "seconds_of", "seconds_of_layer"]
 
 # samples that are tried, and two numbers of rows
 _SAMPLES, _LEAST, _ROWS = 256, 2, 16
@@ -79,8 +78,7 @@ class Probe:
 
 def probe_run(run: PruningRun) -> Probe:
     """Measure. Neither the run nor its model is changed."""
-    dense = run.state.dense_weights()
-    positions = multiply_adds_per_weight(run.model, run.layers, dense, run.train)
+    positions = run.positions()
     few = run.train.sample(_SAMPLES, np.random.default_rng(0))
     forward = _forward(run, few)
     shapes: dict[Shape, ShapeCost] = {}
@@ -98,11 +96,6 @@ def probe_run(run: PruningRun) -> Probe:
         shapes=shapes,
         positions=positions,
     )
-
-
-def decides_layers(config: Config) -> bool:
-    """Whether layers are decided or re-fitted one by one."""
-    return config.prune.refit or config.prune.objective == "reconstruction"
 
 
 def seconds_of_layer(run: PruningRun, layer: PrunableLayer, probe: Probe) -> float:

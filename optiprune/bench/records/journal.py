@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from optiprune.bench.errors import BenchError
+from optiprune.durable import sync_folder
 
 __all__ = ["JOURNAL", "Journal", "read_journal"]
 
@@ -67,7 +68,7 @@ class Journal:
             self.records, whole = _parse(self.path, self.path.read_bytes())
             os.ftruncate(self._file, whole)
             os.fsync(self._file)
-            _sync_folder(folder)
+            sync_folder(folder)
         except BaseException:
             os.close(self._file)
             raise
@@ -164,14 +165,3 @@ def _lock(file: int, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise BenchError(f"{path} is being written by another run; choose another --out") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """The name of a new file is on disk too."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
