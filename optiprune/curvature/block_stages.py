@@ -1,0 +1,152 @@
+"""Which layers of a model are decided side by side, and the moments that they are decided from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from .activations import Activations
+from .capture import CallKey, tapped
+from .chain import ChainBlock
+from .gram import LayerGram
+from .layers import PrunableLayer
+from .runner import untouched
+
+__all__ = ["Collect", "SharedInputs", "Stage", "block_stages", "make_stage", "same_inputs"]
+
+Collect: TypeAlias = Callable[[Sequence[PrunableLayer]], dict[str, LayerGram]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """Layers that can be decided side by side: none of them sees another's output.
+
+    Attributes
+    ----------
+    layers : in the order in which they run
+    grams : for every calibration set, layer name -> `LayerGram`; empty where all were ``known``
+    """
+
+    layers: tuple[PrunableLayer, ...]
+    grams: tuple[dict[str, LayerGram], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedInputs:
+    """Which layers are called with one tensor, and which are decided already.
+
+    Attributes
+    ----------
+    first : Linear layer -> the first one that is called with the same tensor, see `same_inputs`
+    known : names of layers of which no moments are wanted
+    """
+
+    first: Mapping[str, str] = field(default_factory=dict)
+    known: Collection[str] = frozenset()
+
+    def source(self, layer: PrunableLayer) -> str:
+        return self.first.get(layer.name, layer.name)
+
+    def decided(self, layers: Sequence[PrunableLayer]) -> bool:
+        return all(layer.name in self.known for layer in layers)
+
+    def taps(self, groups: Sequence[Sequence[PrunableLayer]]) -> list[PrunableLayer]:
+        """Of the layers of a group that share their inputs the first, for every group."""
+        taps: list[PrunableLayer] = []
+        for group in groups:
+            sources: dict[str, PrunableLayer] = {}
+            for layer in group:
+                sources.setdefault(self.source(layer), layer)
+            taps += sources.values()
+        return taps
+
+    def groups(self, layers: Sequence[PrunableLayer]) -> list[tuple[PrunableLayer, ...]]:
+        """Neighbours that are called with one tensor, together."""
+        groups: list[list[PrunableLayer]] = []
+        for layer in layers:
+            if groups and self.source(groups[-1][0]) == self.source(layer):
+                groups[-1].append(layer)
+            else:
+                groups.append([layer])
+        return [tuple(group) for group in groups]
+
+
+def make_stage(
+    model: nn.Module,
+    layers: Sequence[PrunableLayer],
+    shared: SharedInputs,
+    collect: Sequence[Collect],
+) -> Stage:
+    """The moments of layers that are decided together; ``collect``: for every calibration set."""
+    if shared.decided(layers):
+        return Stage(tuple(layers), ())
+    taps = shared.taps([layers])
+    at = {shared.source(tap): tap.name for tap in taps}
+    grams = []
+    for each in collect:
+        with torch.no_grad(), untouched(model):
+            found = each(taps)
+        grams.append({layer.name: found[at[shared.source(layer)]] for layer in layers})
+    return Stage(tuple(layers), tuple(grams))
+
+
+def block_stages(
+    block: ChainBlock,
+    groups: Sequence[Sequence[PrunableLayer]],
+    shared: SharedInputs,
+    between: Sequence[Activations],
+    dense: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    per_input: int | None,
+    apart: Collection[str] = frozenset(),
+) -> Iterator[Stage]:
+    """The stages of one block of a chain, which is entered here and left by the caller.
+
+    Parameters
+    ----------
+    groups : of the block's layers, in the order in which they are decided
+    between : what the block is called with, of every calibration set
+    dense, weights : parameter name -> tensor of the dense and of the pruned model; the caller
+        writes what it decided into the second before it asks for the next stage
+    apart : names of layers whose inputs in the pruned model are not those of the dense one (the
+        experts of a mixture, which choose their tokens): these are matched in the pruned model
+    """
+    wanted = [g for g in groups if not shared.decided(g) and not _all_in(g, apart)]
+    for activations in between:
+        activations.enter(block, dense, shared.taps(wanted))
+    for group in filter(None, groups):
+        alone = _all_in(group, apart)
+
+        def collect(
+            activations: Activations, layers: Sequence[PrunableLayer], alone: bool = alone
+        ) -> dict[str, LayerGram]:
+            return activations.grams(block, dense, weights, layers, per_input, apart=alone)
+
+        yield make_stage(block.module, group, shared, [partial(collect, a) for a in between])
+
+
+def _all_in(layers: Sequence[PrunableLayer], names: Collection[str]) -> bool:
+    return all(layer.name in names for layer in layers)
+
+
+def same_inputs(layers: Sequence[PrunableLayer], forward: Callable[[], object]) -> dict[str, str]:
+    """Linear layer -> the first one that ``forward`` calls with the same tensor, once each."""
+    calls: dict[str, list[Tensor]] = {}
+
+    def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        calls.setdefault(layer.name, []).append(x)  # held, so that no memory is used twice
+
+    tapped(layers, forward, visit)
+    first: dict[object, str] = {}
+    shared = {}
+    for layer in layers:
+        own = calls.get(layer.name, [])
+        if len(own) == 1 and isinstance(layer.modules[0], nn.Linear):
+            key = (own[0].data_ptr(), own[0].shape, own[0].stride(), own[0]._version)
+            shared[layer.name] = first.setdefault(key, layer.name)
+    return shared
