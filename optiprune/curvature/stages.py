@@ -54,6 +54,7 @@ class LayerWalk:
         alone.
     known : names of layers whose weights the caller has already: where all of a stage are, no
         moments are taken
+    weights : the attribute, where the caller has it already: equal to ``dense`` at first
 
     Attributes
     ----------
@@ -77,10 +78,11 @@ class LayerWalk:
         per_input: int | None = None,
         after: Callable[[ChainBlock, Sequence[Window]], None] | None = None,
         known: Collection[str] = (),
+        weights: dict[str, Tensor] | None = None,
     ) -> None:
         self.model, self.dense, self.sets = model, dict(dense), tuple(sets)
         self.chunk, self.inputs, self.per_input, self.after = chunk, inputs, per_input, after
-        self.weights = dict(dense)
+        self.weights = dict(dense) if weights is None else weights
         self.order = forward_order(model, layers, self.dense, self.sets[0])
         sample = next(iter(self.sets[0].batches(1))).inputs
         with torch.no_grad(), untouched(model):

@@ -23,9 +23,15 @@ Found = tuple[Tensor, Tensor, LayerErrors, list[RowBlockRecord]]
 
 @dataclass(frozen=True, slots=True)
 class StoredLayers:
-    """One step for each layer, and one for each block of a chain that was tuned."""
+    """One step for each layer, and one for each block of a chain that was tuned.
+
+    Attributes
+    ----------
+    dtype : that values are kept in, which holds them without loss; None: their own
+    """
 
     steps: StepStore
+    dtype: torch.dtype | None = None
 
     def known(self, layers: Sequence[PrunableLayer]) -> list[str]:
         """Names of those that are decided."""
@@ -36,7 +42,7 @@ class StoredLayers:
         mask = result.masks[layer.parameter]
         arrays = {"mask": pack(mask)}
         if result.values is not None:
-            arrays["values"] = result.values[layer.parameter][mask]
+            arrays["values"] = self._short(result.values[layer.parameter][mask])
         record = {
             "errors": asdict(result.layers[-1]),
             "blocks": [asdict(r) for r in result.records[first:]],
@@ -51,7 +57,7 @@ class StoredLayers:
         mask = unpack(found.arrays["mask"], layer.shape).to(dense.device)
         if "values" in found.arrays:
             values = torch.zeros_like(dense)
-            values[mask] = found.arrays["values"].to(dense.device)
+            values[mask] = found.arrays["values"].to(dense)
         else:
             values = torch.where(mask, dense, 0)
         return (
@@ -64,7 +70,8 @@ class StoredLayers:
     def put_window(
         self, block: ChainBlock, tuned: Mapping[str, Tensor], report: WindowReport
     ) -> None:
-        self.steps.put(_window_key(block), tuned if report.kept else {}, asdict(report))
+        kept = {k: self._short(v) for k, v in tuned.items()} if report.kept else {}
+        self.steps.put(_window_key(block), kept, asdict(report))
 
     def window(
         self, block: ChainBlock, values: Mapping[str, Tensor]
@@ -73,8 +80,11 @@ class StoredLayers:
         found = self.steps.get(_window_key(block))
         if found is None:
             return None
-        tuned = {name: t.to(values[name].device) for name, t in found.arrays.items()}
+        tuned = {name: t.to(values[name]) for name, t in found.arrays.items()}
         return tuned, WindowReport(**found.record)
+
+    def _short(self, values: Tensor) -> Tensor:
+        return values if self.dtype is None else values.to(self.dtype)
 
 
 def _key(layer: PrunableLayer) -> str:

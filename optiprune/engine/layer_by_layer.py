@@ -1,0 +1,228 @@
+"""Layers decided as a walk reaches them: mask and values of each, then the block they lie in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optiprune.config import Config
+from optiprune.curvature.chain import ChainBlock
+from optiprune.curvature.gram import LayerGram
+from optiprune.curvature.layers import LayerError, PrunableLayer
+from optiprune.curvature.stages import Stage, Window
+from optiprune.solvers import Solver, Stop
+
+from .block_search import check_block_mask
+from .budgets import block_of, pattern_of
+from .errors import StepFailedError
+from .layer_decision import LayerDecision
+from .reconstruction_result import ReconstructionResult, RowBlockRecord
+from .row_blocks import Judged, row_blocks
+from .row_search import check_pattern_mask
+from .stored_layers import StoredLayers
+from .window_tuning import WindowReport, tune_window
+
+__all__ = ["LayerByLayer", "Progress", "rows_share"]
+
+Progress = Callable[[RowBlockRecord], None]
+
+
+def rows_share(config: Config, rows: int) -> float:
+    """Of a model with so many rows, the share that get batches of their own."""
+    return min(1.0, config.joint.rows / max(1, rows))
+
+
+class LayerByLayer:
+    """Decides the layers of the stages that it is given.
+
+    Parameters
+    ----------
+    layers : of all stages
+    masks : parameter name -> first mask, bool in the parameter's shape
+    dense : parameter name -> weights to restore and to imitate
+    fits : calibration sets to fit; moments of one more, if there is one, are held out
+    weights : parameter name -> tensor of the pruned model, into which what is decided is written
+    share : see `rows_share`
+    store : every layer is kept there when it is decided, and taken from there if it was
+    before : number of layers of the model that are decided before these; seeds follow from it
+    stored : type that the model's weights are stored in, if it is another than they are run in;
+        what is decided is rounded to it
+
+    Attributes
+    ----------
+    result : what was decided so far
+
+    Raises
+    ------
+    LayerError
+        A mask that is missing or has another shape; a pattern that does not fit.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[PrunableLayer],
+        masks: Mapping[str, Tensor],
+        dense: Mapping[str, Tensor],
+        fits: int,
+        weights: dict[str, Tensor],
+        config: Config,
+        solver: Solver,
+        seed: np.random.SeedSequence,
+        share: float,
+        store: StoredLayers,
+        *,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+        before: int = 0,
+        stored: torch.dtype | None = None,
+    ) -> None:
+        first = {layer.parameter: _checked_mask(layer, masks) for layer in layers}
+        for layer in layers:
+            rows = first[layer.parameter].reshape(layer.rows, layer.cols)
+            check_pattern_mask(layer, rows.cpu().numpy(), pattern_of(layer, config))
+            check_block_mask(layer, rows.cpu().numpy(), block_of(layer, config))
+        self.dense, self.fits, self.weights = dense, fits, weights
+        self.config, self.solver, self.seed, self.share = config, solver, seed, share
+        self.store, self.progress, self.stop = store, progress, stop
+        self.before, self.stored = before, stored
+        self.result = ReconstructionResult(first, {} if config.prune.refit else None)
+
+    def decide(self, stages: Iterable[Stage]) -> None:
+        """All layers of the stages, in their order.
+
+        Raises
+        ------
+        StepFailedError
+            The solver failed; ``partial`` is `result`.
+        UnsupportedProblemError
+            The solver does not take the problem.
+        """
+        began = time.perf_counter()
+        for stage in stages:
+            each = (time.perf_counter() - began) / len(stage.layers)
+            for layer in stage.layers:
+                if not self._restored(layer):
+                    grams = [found[layer.name] for found in stage.grams]
+                    held = grams[self.fits] if len(grams) > self.fits else None
+                    first = len(self.result.records)
+                    self._decide(layer, grams[: self.fits], held, each)
+                    self.store.put(layer, self.result, first)
+                    self.store.steps.check()
+            began = time.perf_counter()
+
+    @property
+    def _number(self) -> int:
+        """Layers of the model that are decided."""
+        return self.before + len(self.result.layers)
+
+    def _restored(self, layer: PrunableLayer) -> bool:
+        """Whether the layer was decided before, and is now what it was then."""
+        found = self.store.get(layer, self.dense[layer.parameter])
+        if found is None:
+            return False
+        mask, values, errors, records = found
+        self.weights[layer.parameter] = values
+        self.result.masks[layer.parameter] = mask
+        if self.result.values is not None:
+            self.result.values[layer.parameter] = values
+        self.result.layers.append(errors)
+        for record in records:
+            self._report(record)
+        return True
+
+    def tune(self, block: ChainBlock, windows: Sequence[Window]) -> None:
+        """Tune the block's kept weights toward the dense block's output."""
+        values = self.result.values
+        if len(block.layers) < 2 or values is None:
+            return
+        found = self.store.window(block, values)
+        if found is not None:
+            tuned, report = found
+        else:
+            tuned, report = self._tuned(block, windows)
+            self.store.put_window(block, tuned, report)
+        self.result.windows.append(report)
+        if report.kept:
+            self.weights.update(tuned)
+            values.update(tuned)
+        self.store.steps.check()
+
+    def _tuned(
+        self, block: ChainBlock, windows: Sequence[Window]
+    ) -> tuple[dict[str, Tensor], WindowReport]:
+        held = windows[self.fits] if len(windows) > self.fits else None
+        key = (*self.seed.spawn_key, self._number, 1, 0, 0)
+        seed = np.random.SeedSequence(entropy=self.seed.entropy, spawn_key=key)
+        options, masks = self.config.window, self.result.masks
+        train = windows[: self.fits]
+        tuned, report = tune_window(block, train, self.weights, masks, options, seed, holdout=held)
+        return {k: self._rounded(v).to(v.dtype) for k, v in tuned.items()}, report
+
+    def _rounded(self, values: Tensor) -> Tensor:
+        return values if self.stored is None else values.to(self.stored)
+
+    def _decide(
+        self,
+        layer: PrunableLayer,
+        grams: Sequence[LayerGram],
+        held: LayerGram | None,
+        gram_s: float,
+    ) -> None:
+        """Mask and values of the layer; what is reached counts also where it ends early."""
+        name = layer.parameter
+        decision = LayerDecision(
+            layer,
+            grams,
+            held,
+            self.dense[name].to(torch.float64).reshape(layer.rows, layer.cols),
+            self.result.masks[name].reshape(layer.rows, layer.cols),
+            self.config,
+            self.solver,
+            self.stop,
+            np.random.SeedSequence(
+                entropy=self.seed.entropy, spawn_key=(*self.seed.spawn_key, self._number)
+            ),
+            self.share,
+            partial(self._record, layer),
+        )
+        try:
+            decided = decision.run()
+        except StepFailedError as e:
+            e.partial = self.result
+            raise
+        finally:
+            self.result.masks[name] = decision.mask.reshape(layer.shape)
+        values = self._rounded(decided.values.reshape(layer.shape)).to(self.dense[name].dtype)
+        self.weights[name] = values
+        if self.result.values is not None:
+            self.result.values[name] = values
+        self.result.layers.append(replace(decided.errors, gram_s=gram_s))
+
+    def _record(
+        self, layer: PrunableLayer, judged: Judged, sweep: int, turn: int, wall_s: float
+    ) -> None:
+        for record in row_blocks(judged, layer.name, sweep, turn, self.solver.name, wall_s):
+            self._report(record)
+
+    def _report(self, record: RowBlockRecord) -> None:
+        self.result.records.append(record)
+        if self.progress is not None:
+            self.progress(record)
+
+
+def _checked_mask(layer: PrunableLayer, masks: Mapping[str, Tensor]) -> Tensor:
+    mask = masks.get(layer.parameter)
+    if mask is None:
+        raise LayerError(f"no first mask for '{layer.parameter}'")
+    if tuple(mask.shape) != layer.shape or mask.dtype != torch.bool:
+        raise LayerError(
+            f"the mask of '{layer.parameter}' must be bool of shape {layer.shape}, got "
+            f"{mask.dtype} of {tuple(mask.shape)}"
+        )
+    return mask.detach().clone()
