@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "optimize_masks": "optiprune.api",
     "plan_masks": "optiprune.api",
+    "prune_pretrained": "optiprune.offload",
     "MaskResult": "optiprune.api",
     "MaskSet": "optiprune.masks",
     "permute_channels": "optiprune.permutation",
@@ -29,6 +30,7 @@ __all__ = [
     "permute_channels",
     "plan_masks",
     "problems",
+    "prune_pretrained",
     "solvers",
 ]
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from .api import MaskResult, optimize_masks, plan_masks
     from .config import Config
     from .masks import MaskSet
+    from .offload import prune_pretrained
     from .permutation import PermutationReport, permute_channels
 
 

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from optiprune import solvers
+from optiprune.arguments import kept_steps, make_solver, settings_of, split_samples
 from optiprune.config import Config
-from optiprune.curvature import CalibrationSet
 from optiprune.curvature.inputs import device_of
 from optiprune.curvature.losses import LossFunction
-from optiprune.durable import Journal, locked
 from optiprune.engine.errors import RunInterruptedError, StepFailedError
 from optiprune.engine.identity import check_identity, identity_of, without_addresses
 from optiprune.engine.records import StepRecord
 from optiprune.engine.result import RunReport
 from optiprune.engine.run import EngineResult, PruningRun
-from optiprune.engine.steps import JournalSteps, NoSteps, StepStore
+from optiprune.engine.steps import StepStore
 from optiprune.engine.threads import fixed_threads
 from optiprune.masks import AppliedMasks, MaskSet, weight_hashes
 from optiprune.planning import RunPlan, check_memory, make_plan
 from optiprune.progress import StepProgress
-from optiprune.solvers import Solver, Stop, TimeLimit
+from optiprune.solvers import Solver
 
 __all__ = ["MaskResult", "optimize_masks", "plan_masks"]
 
@@ -140,11 +136,15 @@ def optimize_masks(
     RunInterruptedError
         Ctrl-C (it is a KeyboardInterrupt); ``partial`` as above, None before the first step.
     """
-    settings = _settings(
+    settings = settings_of(
         config, sparsity, objective, refit, pattern, solver, loss, include, exclude, preset, seed
     )
     run = _run_of(model, data, holdout, loss, solver, settings)
-    with StepProgress(progress) as line, fixed_threads(settings.threads), _kept(steps) as store:
+    with (
+        StepProgress(progress) as line,
+        fixed_threads(settings.threads),
+        kept_steps(steps) as store,
+    ):
         run.callback, run.steps = line.both(callback), store
         run.prepare()
         check_memory(run)
@@ -189,7 +189,9 @@ def plan_masks(
     ------
     As `optimize_masks` does before it begins.
     """
-    settings = _settings(config, sparsity, None, None, None, solver, loss, None, None, preset, seed)
+    settings = settings_of(
+        config, sparsity, None, None, None, solver, loss, None, None, preset, seed
+    )
     run = _run_of(model, data, holdout, loss, solver, settings)
     with fixed_threads(settings.threads):
         run.prepare()
@@ -205,8 +207,8 @@ def _run_of(
     config: Config,
 ) -> PruningRun:
     """A run that is not prepared yet."""
-    chosen, stop = _make_solver(solver, config)
-    train, held = _samples(model, data, holdout, config)
+    chosen, stop = make_solver(solver, config)
+    train, held = split_samples(device_of(model), data, holdout, config)
     return PruningRun(
         model=model,
         train=train,
@@ -216,34 +218,6 @@ def _run_of(
         solver=chosen,
         stop=stop,
     )
-
-
-def _samples(
-    model: nn.Module, data: Iterable[Any], holdout: Iterable[Any] | None, config: Config
-) -> tuple[CalibrationSet, CalibrationSet | None]:
-    """Those to fit, and those to judge by."""
-    device = device_of(model)
-    whole = CalibrationSet.collect(data, device)
-    split, draw = np.random.SeedSequence(config.seed, spawn_key=(1,)).spawn(2)
-    train, held = whole, None
-    if holdout is not None:
-        held = CalibrationSet.collect(holdout, device)
-    elif config.accept.holdout > 0:
-        train, held = whole.split(config.accept.holdout, np.random.default_rng(split))
-    if held is not None:
-        held = held.sample(config.accept.samples, np.random.default_rng(draw))
-    return train, held
-
-
-@contextmanager
-def _kept(steps: str | Path | StepStore | None) -> Iterator[StepStore]:
-    if steps is None:
-        yield NoSteps()
-    elif isinstance(steps, str | Path):
-        with locked(Path(steps)):
-            yield JournalSteps(Journal(Path(steps)))
-    else:
-        yield steps
 
 
 def _check_steps(run: PruningRun, config: Config) -> None:
@@ -269,60 +243,3 @@ def _result(model: nn.Module, outcome: EngineResult, config: Config) -> MaskResu
     if outcome.values is not None:
         masks = masks.with_fitted(outcome.values)
     return MaskResult(masks, outcome.report, tuple(outcome.history), config)
-
-
-def _settings(
-    config: Config | Mapping[str, Any] | None,
-    sparsity: float | None,
-    objective: str | None,
-    refit: bool | None,
-    pattern: str | None,
-    solver: str | Mapping[str, Any] | Solver | None,
-    loss: str | LossFunction | None,
-    include: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    preset: str | None,
-    seed: int | None,
-) -> Config:
-    """The config with the arguments written over it."""
-    chosen = {} if preset is None else {"preset": preset}
-    if isinstance(config, Config):
-        base = config.replace(**chosen)
-    else:
-        base = Config.from_table({**(config or {}), **chosen})
-    given = {
-        "sparsity": sparsity,
-        "objective": objective,
-        "refit": refit,
-        "pattern": pattern,
-        "loss": loss if isinstance(loss, str) else None,
-    }
-    changes: dict[str, Any] = {"prune": {k: v for k, v in given.items() if v is not None}}
-    layers = {"include": _names(include), "exclude": _names(exclude)}
-    changes["layers"] = {k: v for k, v in layers.items() if v is not None}
-    if seed is not None:
-        changes["seed"] = seed
-    if isinstance(solver, str):
-        changes["solver"] = {"name": solver}
-    elif isinstance(solver, Mapping):
-        changes["solver"] = dict(solver)
-    elif solver is not None:
-        changes["solver"] = {"name": solver.name}
-    return base.replace(**changes)
-
-
-def _names(patterns: Sequence[str] | None) -> tuple[str, ...] | None:
-    if patterns is None:
-        return None
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
-
-
-def _make_solver(
-    solver: str | Mapping[str, Any] | Solver | None, config: Config
-) -> tuple[Solver, Stop | None]:
-    table = dict(config.solver)
-    limit = table.pop("time_limit", None)
-    stop = None if limit is None else TimeLimit(float(limit))
-    if solver is not None and not isinstance(solver, (str, Mapping)):
-        return solver, stop
-    return solvers.from_table(table), stop

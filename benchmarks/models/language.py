@@ -21,7 +21,13 @@ from .quality import PERPLEXITY, MissingRequirementError, QualityModel, need_pac
 from .wikipedia import INSTALL as INSTALL_TEXT
 from .wikipedia import articles
 
-__all__ = ["compare_windows", "load_smollm2", "smollm2_model", "token_windows"]
+__all__ = [
+    "compare_windows",
+    "language_tokenizer",
+    "load_smollm2",
+    "smollm2_model",
+    "token_windows",
+]
 
 NAME = "smollm2-135m"
 INSTALL = (
@@ -106,7 +112,7 @@ def token_windows(first: int | None, last: int | None, count: int) -> Tensor:
 
     Raises ValueError if the articles are too short for so many windows.
     """
-    ids = _tokenizer().encode("\n\n".join(articles()[first:last])).ids
+    ids = language_tokenizer().encode("\n\n".join(articles()[first:last])).ids
     if len(ids) < count * LENGTH:
         raise ValueError(
             f"the articles have {len(ids) // LENGTH} windows of {LENGTH} tokens, {count} were "
@@ -216,7 +222,7 @@ def _half_split(weight: Tensor, heads: int) -> Tensor:
 
 
 @functools.cache
-def _tokenizer() -> Any:
+def language_tokenizer() -> Any:
     """The byte-level BPE tokenizer that the GGUF file describes."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 

@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import Any
 
 from optiprune import solvers
+from optiprune.config import Config
 
 from .errors import InputError
 from .importable import importable
-from .run_config import RunConfig
 
 __all__ = ["CallableLoader", "absolute_reference", "check_solver", "names_file"]
 
@@ -112,7 +112,7 @@ def absolute_reference(folder: Path, value: str | None) -> str | None:
     return f"{(folder / where).resolve()}:{name}" if names_file(where) else value
 
 
-def check_solver(run: RunConfig) -> None:
+def check_solver(run: Config) -> None:
     """Build the solver that the config names, to refuse a bad one early. Raises `SolverError`."""
     solvers.from_table({k: v for k, v in run.solver.items() if k != "time_limit"})
 

@@ -15,7 +15,8 @@ from optiprune.config import explain
 from .callables import check_solver
 from .console import output
 from .errors import Debug, InputError, reporting
-from .run_config import RunConfig, load_file, load_run_config
+from .pretrained_config import PretrainedRunConfig, load_prune_config
+from .run_config import RunConfig, load_file
 from .template import template
 
 __all__ = ["REQUIRED_EXAMPLES", "config_command"]
@@ -23,6 +24,8 @@ __all__ = ["REQUIRED_EXAMPLES", "config_command"]
 REQUIRED_EXAMPLES = {
     "model.factory": '"my_model.py:load"',
     "data.calibration": '"my_model.py:calibration"',
+    "pretrained.dir": '"model"',
+    "text.file": '"calibration.txt"',
 }
 TRAIN_EXAMPLES = {
     "model.factory": '"my_model.py:load"',
@@ -43,20 +46,24 @@ def config_command(
     training: Annotated[
         bool, typer.Option("--training", help="Of `optiprune train`, not of `optiprune prune`.")
     ] = False,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Of a run over a model directory.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Explain the options, print a template, or validate a run file."""
     with reporting(debug):
         if (file is not None) + explain_all + show_template != 1:
             raise InputError("give one of: a FILE to validate, --explain, --template")
+        kind = PretrainedRunConfig if pretrained else RunConfig
         if training:
             _training(file, explain_all)
         elif explain_all:
-            _explain(RunConfig)
+            _explain(kind)
         elif show_template:
-            typer.echo(template(RunConfig, REQUIRED_EXAMPLES), nl=False)
+            typer.echo(template(kind, REQUIRED_EXAMPLES), nl=False)
         elif file is not None:
-            run = load_run_config(file)
+            run = load_prune_config(file, {})
             check_solver(run)
             typer.echo(
                 f"{file} is valid: sparsity {run.prune.sparsity:g}, objective "

@@ -11,6 +11,7 @@ from optiprune.durable import replacing
 
 from .errors import InputError
 from .json_values import plain
+from .pretrained_config import PretrainedRunConfig
 from .run_config import RunConfig
 from .toml_text import toml_text
 
@@ -40,12 +41,9 @@ class Outputs:
         folder is a file.
     """
 
-    def __init__(self, run: RunConfig, folder: Path, *, force: bool) -> None:
+    def __init__(self, run: RunConfig | PretrainedRunConfig, folder: Path, *, force: bool) -> None:
         self.folder = folder
-        out = run.output
-        self._names = {"masks": out.masks, "history": out.history}
-        if out.save_model:
-            self._names["model"] = out.model
+        self._names = _names(run)
         names = [*self._names.values(), CONFIG, SUMMARY]
         double = sorted({n for n in names if names.count(n) > 1})
         if double:
@@ -73,7 +71,7 @@ class Outputs:
     def write_history(self, records: Iterable[Any]) -> None:
         self._write(self._names["history"], "".join(history_line(r) for r in records))
 
-    def write_config(self, run: RunConfig) -> None:
+    def write_config(self, run: RunConfig | PretrainedRunConfig) -> None:
         self._write(CONFIG, toml_text(run.model_dump(mode="json")))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -94,6 +92,15 @@ class Outputs:
     def _write(self, name: str, text: str) -> None:
         with replacing(self.folder / name) as part:
             part.write_text(text, encoding="utf-8")
+
+
+def _names(run: RunConfig | PretrainedRunConfig) -> dict[str, str]:
+    """File names by what they hold; a model directory brings its own beside them."""
+    if isinstance(run, PretrainedRunConfig):
+        return {"history": "history.jsonl"}
+    out = run.output
+    names = {"masks": out.masks, "history": out.history}
+    return {**names, "model": out.model} if out.save_model else names
 
 
 def history_line(record: Any) -> str:

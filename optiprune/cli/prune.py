@@ -18,7 +18,9 @@ from .errors import INTERRUPTED, NO_SOLUTION, Debug, InputError, reporting
 from .interrupts import stop_between_steps
 from .outputs import Outputs
 from .plan_table import show_plan
-from .run_config import RunConfig, load_run_config
+from .pretrained import PretrainedInputs, plan_directory, prune_directory
+from .pretrained_config import PretrainedRunConfig, load_prune_config
+from .run_config import RunConfig
 from .run_inputs import RunInputs
 from .unfinished import Unfinished
 
@@ -27,15 +29,38 @@ if TYPE_CHECKING:
 
     from optiprune.api import MaskResult
     from optiprune.durable import Journal
-    from optiprune.planning import RunPlan
 
-__all__ = ["prune_command", "prune_run"]
+__all__ = ["find_inputs", "prune_command", "run_inputs"]
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def prune_command(
-    file: Annotated[Path, typer.Argument(help="Run file (TOML); see `optiprune config`.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Run file (TOML); see `optiprune config`.", show_default=False),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of a language model of Hugging Face Transformers, in place of "
+            "pretrained.dir; with --data and --out no run file is needed.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text or .jsonl to calibrate such a model on, in place of text.file.",
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="In place of text.samples.", show_default=False)
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(help="In place of text.length.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results, in place of output.dir.")
     ] = None,
@@ -76,30 +101,61 @@ def prune_command(
             changes["seed"] = seed
         if out is not None:
             changes["output.dir"] = str(out.resolve())
-        run = load_run_config(file, changes)
-        inputs = RunInputs.find(run, file.resolve().parent)
+        if model is not None:
+            changes["pretrained.dir"] = str(model.resolve())
+        if data is not None:
+            changes["text.file"] = str(data.resolve())
+        if samples is not None:
+            changes["text.samples"] = samples
+        if length is not None:
+            changes["text.length"] = length
+        if file is None and None in (model, data, out):
+            raise InputError("give a run file, or --model DIR, --data FILE and --out DIR")
+        run = load_prune_config(file, changes)
+        here = Path.cwd() if file is None else file.resolve().parent
+        inputs = find_inputs(run, here)
         if dry_run:
-            plan = _planned(inputs)
-            show_plan(plan)
-            plan.require_memory()
+            _show_planned(inputs)
             return
         folder = Path(inputs.run.output.dir)
         unfinished = Unfinished(folder)
         if not force:
             unfinished.check_none()
         outputs = Outputs(inputs.run, folder, force=force)
-        with unfinished.begin(inputs.run, file.resolve().parent) as journal:
-            code = prune_run(inputs, outputs, journal, unfinished)
+        with unfinished.begin(inputs.run, here) as journal:
+            code = run_inputs(inputs, outputs, journal, unfinished)
         if code:
             raise typer.Exit(code)
 
 
-def _planned(inputs: RunInputs) -> RunPlan:
+def find_inputs(run: RunConfig | PretrainedRunConfig, folder: Path) -> RunInputs | PretrainedInputs:
+    """What a run names, found; relative paths start at ``folder``. Raises `InputError`."""
+    if isinstance(run, PretrainedRunConfig):
+        return PretrainedInputs.find(run, folder)
+    return RunInputs.find(run, folder)
+
+
+def run_inputs(
+    inputs: RunInputs | PretrainedInputs, outputs: Outputs, journal: Journal, unfinished: Unfinished
+) -> int:
+    """Prune and write; the exit code."""
+    if isinstance(inputs, PretrainedInputs):
+        return prune_directory(inputs, outputs, journal, unfinished)
+    return prune_run(inputs, outputs, journal, unfinished)
+
+
+def _show_planned(inputs: RunInputs | PretrainedInputs) -> None:
+    """Raises `TooLargeError` if the run would not fit."""
     from optiprune.api import plan_masks
 
+    if isinstance(inputs, PretrainedInputs):
+        plan_directory(inputs)
+        return
     model = inputs.model()
     calibration, holdout = inputs.calibration(), inputs.holdout()
-    return plan_masks(model, calibration, holdout=holdout, config=inputs.run.engine_config())
+    plan = plan_masks(model, calibration, holdout=holdout, config=inputs.run.engine_config())
+    show_plan(plan)
+    plan.require_memory()
 
 
 def prune_run(inputs: RunInputs, outputs: Outputs, journal: Journal, unfinished: Unfinished) -> int:

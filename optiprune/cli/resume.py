@@ -9,8 +9,7 @@ import typer
 
 from .errors import Debug, reporting
 from .outputs import Outputs
-from .prune import prune_run
-from .run_inputs import RunInputs
+from .prune import find_inputs, run_inputs
 from .unfinished import Unfinished
 
 __all__ = ["resume_command"]
@@ -28,8 +27,8 @@ def resume_command(
         unfinished = Unfinished(folder.resolve())
         with unfinished.go_on(repair=repair) as (run, here, journal):
             typer.echo(f"{unfinished.steps} steps are there", err=True)
-            inputs = RunInputs.find(run, here)
+            inputs = find_inputs(run, here)
             outputs = Outputs(inputs.run, folder.resolve(), force=True)
-            code = prune_run(inputs, outputs, journal, unfinished)
+            code = run_inputs(inputs, outputs, journal, unfinished)
         if code:
             raise typer.Exit(code)

@@ -115,12 +115,13 @@ def load_run_config(path: str | Path, changes: Mapping[str, Any] | None = None) 
 
 
 def load_file(
-    kind: type[FileConfig], path: str | Path, changes: Mapping[str, Any] | None = None
+    kind: type[FileConfig], path: str | Path | None, changes: Mapping[str, Any] | None = None
 ) -> FileConfig:
     """Read and validate a run's TOML file.
 
     Parameters
     ----------
+    path : of the file; None: there is none, ``changes`` are all
     changes : options given on the command line, by dotted key (``{"prune.sparsity": 0.9}``); they
         replace those of the file
 
@@ -130,17 +131,18 @@ def load_file(
         With the file's name and every complaint: unreadable, not TOML, unknown or missing key, bad
         value.
     """
-    table = read_toml(path)
+    table = {} if path is None else read_toml(path)
+    where = "the command line" if path is None else path
     for key, value in (changes or {}).items():
         *sections, last = key.split(".")
         inner = table
         for section in sections:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
-                raise ConfigError(f"{path}: '{section}' must be a table, got {inner!r}")
+                raise ConfigError(f"{where}: '{section}' must be a table, got {inner!r}")
         inner[last] = value
     try:
         run: FileConfig = validate(kind, table)
     except ConfigError as e:
-        raise ConfigError(f"{path}:\n{e}") from None
+        raise ConfigError(f"{where}:\n{e}") from None
     return run

@@ -10,7 +10,8 @@ from optiprune.durable import Journal, locked, replacing
 
 from .errors import InputError
 from .outputs import SUMMARY
-from .run_config import RunConfig, load_run_config
+from .pretrained_config import PretrainedRunConfig, load_prune_config
+from .run_config import RunConfig
 from .toml_text import toml_text
 
 __all__ = ["Unfinished"]
@@ -53,7 +54,7 @@ class Unfinished:
             )
 
     @contextmanager
-    def begin(self, run: RunConfig, here: Path) -> Iterator[Journal]:
+    def begin(self, run: RunConfig | PretrainedRunConfig, here: Path) -> Iterator[Journal]:
         """The journal of a new run, in the place of one that is there; left if it has steps.
 
         Parameters
@@ -83,7 +84,9 @@ class Unfinished:
                     self._results.rmdir()
 
     @contextmanager
-    def go_on(self, *, repair: bool) -> Iterator[tuple[RunConfig, Path, Journal]]:
+    def go_on(
+        self, *, repair: bool
+    ) -> Iterator[tuple[RunConfig | PretrainedRunConfig, Path, Journal]]:
         """Config with absolute paths, folder of its modules, and journal of the run there.
 
         Raises
@@ -103,7 +106,7 @@ class Unfinished:
         with self._locked():
             self._journal = Journal(self._folder, repair=repair)
             origin = Path((self._folder / _ORIGIN).read_text(encoding="utf-8"))
-            yield load_run_config(path), origin, self._journal
+            yield load_prune_config(path, {}), origin, self._journal
 
     def discard(self) -> None:
         """The run has ended, and its results are on disk."""

@@ -97,7 +97,8 @@ class Activations:
         Parameters
         ----------
         dense, pruned : the model's parameter name -> tensor
-        apart : the inputs of the pruned form for both: those of the dense one are others
+        apart : take the inputs of the pruned form for both, where those of the dense one cannot be
+            matched: experts of a mixture choose their tokens
         """
         first, second = block.own(dense), block.own(pruned)
 

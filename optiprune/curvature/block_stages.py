@@ -55,6 +55,10 @@ class SharedInputs:
     def decided(self, layers: Sequence[PrunableLayer]) -> bool:
         return all(layer.name in self.known for layer in layers)
 
+    def open(self, groups: Sequence[Sequence[PrunableLayer]]) -> list[PrunableLayer]:
+        """`taps` of the groups that are not decided."""
+        return self.taps([group for group in groups if not self.decided(group)])
+
     def taps(self, groups: Sequence[Sequence[PrunableLayer]]) -> list[PrunableLayer]:
         """Of the layers of a group that share their inputs the first, for every group."""
         taps: list[PrunableLayer] = []
@@ -103,9 +107,10 @@ def block_stages(
     dense: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     per_input: int | None,
-    apart: Collection[str] = frozenset(),
+    *,
+    apart: bool = False,
 ) -> Iterator[Stage]:
-    """The stages of one block of a chain, which is entered here and left by the caller.
+    """Stages of one block of a chain, which the caller enters before and leaves afterwards.
 
     Parameters
     ----------
@@ -113,25 +118,14 @@ def block_stages(
     between : what the block is called with, of every calibration set
     dense, weights : parameter name -> tensor of the dense and of the pruned model; the caller
         writes what it decided into the second before it asks for the next stage
-    apart : names of layers whose inputs in the pruned model are not those of the dense one (the
-        experts of a mixture, which choose their tokens): these are matched in the pruned model
+    apart : see `Activations.grams`
     """
-    wanted = [g for g in groups if not shared.decided(g) and not _all_in(g, apart)]
-    for activations in between:
-        activations.enter(block, dense, shared.taps(wanted))
+
+    def collect(activations: Activations, layers: Sequence[PrunableLayer]) -> dict[str, LayerGram]:
+        return activations.grams(block, dense, weights, layers, per_input, apart=apart)
+
     for group in filter(None, groups):
-        alone = _all_in(group, apart)
-
-        def collect(
-            activations: Activations, layers: Sequence[PrunableLayer], alone: bool = alone
-        ) -> dict[str, LayerGram]:
-            return activations.grams(block, dense, weights, layers, per_input, apart=alone)
-
         yield make_stage(block.module, group, shared, [partial(collect, a) for a in between])
-
-
-def _all_in(layers: Sequence[PrunableLayer], names: Collection[str]) -> bool:
-    return all(layer.name in names for layer in layers)
 
 
 def same_inputs(layers: Sequence[PrunableLayer], forward: Callable[[], object]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from .data import Tree
 from .layers import PrunableLayer
 from .runner import run_model
 
-__all__ = ["Call", "Chain", "ChainBlock", "find_chains", "first_tensor"]
+__all__ = ["Call", "Chain", "ChainBlock", "call_of", "find_chains", "first_tensor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Chain:
         caught: list[Call] = []
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            caught.append(_as_call(args, kwargs))
+            caught.append(call_of(args, kwargs))
             raise RunEndedError
 
         handle = self.blocks[0].module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -170,7 +170,7 @@ def _observe(model: nn.Module, weights: Mapping[str, Tensor], inputs: Tree) -> l
         ) -> None:
             if not args or not isinstance(args[0], Tensor):
                 return
-            call, x = _as_call(args, kwargs), args[0]
+            call, x = call_of(args, kwargs), args[0]
             run = _Run(name, module, replace(call, x=x.clone()), x._version, x)
             runs.append(run)
             open_runs[name] = run
@@ -190,7 +190,7 @@ def _observe(model: nn.Module, weights: Mapping[str, Tensor], inputs: Tree) -> l
     return runs
 
 
-def _as_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+def call_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
     """A call without what would remember it: a cache of keys and values grows with every run."""
     rest = tuple(_forgetful(a) for a in args[1:])
     return Call(args[0], rest, {k: _forgetful(v) for k, v in kwargs.items()})

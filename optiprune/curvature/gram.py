@@ -42,6 +42,7 @@ __all__ = [
     "input_norms",
     "pooled",
     "sum_grams",
+    "sum_squares",
     "wanda_scores",
 ]
 
@@ -376,24 +377,47 @@ def input_norms(
 
     Raises `CalibrationError` as `collect_grams`.
     """
+    passes = (
+        (batch.n / data.n, partial(run_with_taps, model, layers, weights or {}, batch.inputs))
+        for batch in data.batches(chunk)
+    )
+    with torch.no_grad(), untouched(model):
+        found = sum_squares(passes, per_input)
+    require_run(layers, found)
+    return {layer.name: (found[layer.name][0] / found[layer.name][1]).sqrt() for layer in layers}
+
+
+def sum_squares(
+    passes: Iterable[tuple[float, Feed]], per_input: int | None = None
+) -> dict[str, tuple[Tensor, int]]:
+    """Of what the passes show: layer name -> (sums of squared inputs (groups, cols) float64,
+    positions), for the layers that saw any.
+
+    Parameters
+    ----------
+    passes : for every chunk of data, its share of all samples, and what feeds inputs to a visitor
+
+    Raises
+    ------
+    CalibrationError
+        An input is NaN or infinite.
+    """
     squares: dict[str, Tensor] = {}
     n: dict[str, int] = {}
-    share = 1.0
+    for share, feed in passes:
 
-    def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
-        for piece in positions(layer, module, x, _most(layer, per_input, share)):
-            part = piece.to(torch.float64).square().sum(1)
-            squares[layer.name] = squares.get(layer.name, torch.zeros_like(part)) + part
-            n[layer.name] = n.get(layer.name, 0) + piece.shape[1]
+        def visit(
+            layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor, share: float = share
+        ) -> None:
+            for piece in positions(layer, module, x, _most(layer, per_input, share)):
+                part = piece.to(torch.float64).square().sum(1)
+                squares[layer.name] = squares.get(layer.name, torch.zeros_like(part)) + part
+                n[layer.name] = n.get(layer.name, 0) + piece.shape[1]
 
-    with torch.no_grad(), untouched(model):
-        for batch in data.batches(chunk):
-            share = batch.n / data.n
-            run_with_taps(model, layers, weights or {}, batch.inputs, visit)
+        feed(visit)
     for name, total in squares.items():
         require_finite_moments(name, total)
-    require_run(layers, squares)
-    return {layer.name: (squares[layer.name] / n[layer.name]).sqrt() for layer in layers}
+    return {name: (total, n[name]) for name, total in squares.items()}
 
 
 def wanda_scores(layer: PrunableLayer, weight: Tensor, norms: Tensor) -> Tensor:

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-__all__ = ["LayerError", "PrunableLayer", "find_layers", "require_matches", "sparsity_by_pattern"]
+__all__ = [
+    "LayerError",
+    "PrunableLayer",
+    "chosen_names",
+    "find_layers",
+    "require_matches",
+    "sparsity_by_pattern",
+]
 
 _TYPES: dict[str, type[nn.Module]] = {"Linear": nn.Linear, "Conv2d": nn.Conv2d}
 
@@ -176,6 +183,22 @@ def _require_own_forward(name: str, module: nn.Linear | nn.Conv2d) -> None:
                 "other inputs than it is called with; exclude it, or replace it by a plain "
                 f"torch.nn.{plain.__name__} of the same weight{ahead}"
             )
+
+
+def chosen_names(
+    names: Sequence[str], *, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> list[str]:
+    """The names that an include pattern matches and no exclude pattern does.
+
+    Raises `LayerError` for a pattern that matches nothing.
+    """
+    require_matches("include", (p for p in include if p != "*"), names)
+    require_matches("exclude", exclude, names)
+    return [
+        n
+        for n in names
+        if any(fnmatchcase(n, p) for p in include) and not any(fnmatchcase(n, p) for p in exclude)
+    ]
 
 
 def require_matches(option: str, patterns: Iterable[str], names: Sequence[str]) -> None:

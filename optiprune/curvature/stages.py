@@ -152,6 +152,8 @@ class LayerWalk:
         for i, block in enumerate(chain.blocks[: last + 1]):
             dense = self.inputs == "dense"
             groups = [block.layers] if dense else self._shared.groups(block.layers)
+            for activations in between:
+                activations.enter(block, self.dense, self._shared.open(groups))
             yield from block_stages(
                 block, groups, self._shared, between, self.dense, self.weights, self.per_input
             )

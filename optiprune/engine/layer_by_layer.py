@@ -116,6 +116,14 @@ class LayerByLayer:
                     self.store.steps.check()
             began = time.perf_counter()
 
+    def leave(self, layer: PrunableLayer) -> None:
+        """Keep the first mask and the dense weights under it: there is nothing to decide by."""
+        name = layer.parameter
+        values = torch.where(self.result.masks[name], self.dense[name], 0)
+        self.weights[name] = values
+        if self.result.values is not None:
+            self.result.values[name] = values
+
     @property
     def _number(self) -> int:
         """Layers of the model that are decided."""

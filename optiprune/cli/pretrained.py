@@ -1,0 +1,165 @@
+"""``optiprune prune --model DIR``: a model directory in, a pruned model directory out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from optiprune import __version__
+
+from .callables import check_solver
+from .console import output
+from .errors import InputError
+from .interrupts import stop_between_steps
+from .outputs import Outputs
+from .pretrained_config import PretrainedRunConfig
+from .unfinished import Unfinished
+
+if TYPE_CHECKING:
+    from optiprune.durable import Journal
+    from optiprune.offload import OffloadResult
+
+__all__ = ["PretrainedInputs", "plan_directory", "prune_directory"]
+
+_LENGTH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainedInputs:
+    """What a `PretrainedRunConfig` names; ``run`` has absolute paths."""
+
+    run: PretrainedRunConfig
+
+    @classmethod
+    def find(cls, run: PretrainedRunConfig, folder: Path) -> PretrainedInputs:
+        """Raises `InputError` for a directory or a text that is not there."""
+        check_solver(run)
+        run = run.absolute(folder)
+        if not Path(run.pretrained.dir).is_dir():
+            raise InputError(f"pretrained.dir: there is no directory {run.pretrained.dir}")
+        if not Path(run.text.file).is_file():
+            raise InputError(f"text.file: there is no file {run.text.file}")
+        return cls(run)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Windows of tokens. Raises `CalibrationError` or `ModelDirectoryError`."""
+        from optiprune.offload import context_length, documents, load_tokenizer, token_windows
+
+        text, folder = self.run.text, Path(self.run.pretrained.dir)
+        trust = self.run.pretrained.trust_remote_code
+        most = context_length(folder)
+        length = text.length
+        if length is None:
+            length = _LENGTH if most is None else min(_LENGTH, most)
+        elif most is not None and length > most:
+            raise InputError(f"text.length = {length}: the model takes {most} tokens at most")
+        tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+        texts = documents(Path(text.file), text.key)
+        windows = token_windows(texts, tokenizer, text.samples, length, text.skip)
+        return [{"input_ids": windows}]
+
+    def arguments(self) -> dict[str, Any]:
+        """Of `prune_pretrained` and `plan_pretrained` alike."""
+        section = self.run.pretrained
+        return {
+            "config": self.run.engine_config(),
+            "activations": section.activations,
+            "expert_tokens": section.expert_tokens,
+            "trust_remote_code": section.trust_remote_code,
+            "device": section.device,
+        }
+
+
+def plan_directory(inputs: PretrainedInputs) -> None:
+    """Show what a run would do and need. Raises `TooLargeError` if it would not fit."""
+    from optiprune.offload import plan_pretrained
+
+    source, out = inputs.run.pretrained.dir, inputs.run.output.dir
+    plan = plan_pretrained(source, out, inputs.samples(), **inputs.arguments())
+    layers = Table("layers", "shape", "weights", title="Layers", title_justify="left")
+    for (name, shape), count in plan.kinds().items():
+        rows, cols = shape
+        layers.add_row(f"{count} x {escape(name)}", f"{rows} x {cols}", f"{count * rows * cols:,}")
+    memory = Table("memory", "GiB", title="At the peak, more than now", title_justify="left")
+    for what, amount in plan.memory.items():
+        memory.add_row(what, f"{amount / 2**30:.2f}")
+    memory.add_row("together", f"{sum(plan.memory.values()) / 2**30:.2f}")
+    memory.add_row("available", f"{plan.available / 2**30:.2f}")
+    console = output()
+    console.print(layers)
+    console.print(memory)
+    console.print(
+        f"{plan.blocks} blocks, {plan.samples} samples of {plan.length} tokens to fit and "
+        f"{plan.holdout_samples} to judge by"
+    )
+    for note in plan.notes:
+        console.print(f"note: {escape(note)}", soft_wrap=True)
+    plan.require_memory()
+
+
+def prune_directory(
+    inputs: PretrainedInputs, outputs: Outputs, journal: Journal, unfinished: Unfinished
+) -> int:
+    """Prune and write; the exit code. A run that ends early leaves its steps, and no model."""
+    from optiprune.engine.errors import StepFailedError
+    from optiprune.engine.steps import JournalSteps
+    from optiprune.offload import prune_pretrained
+
+    started = time.perf_counter()
+    try:
+        with stop_between_steps() as stop:
+            result = prune_pretrained(
+                inputs.run.pretrained.dir,
+                inputs.run.output.dir,
+                inputs.samples(),
+                **inputs.arguments(),
+                force=True,  # asked for, or there is nothing to replace: `Outputs` has looked
+                steps=JournalSteps(journal, stop),
+            )
+    except (KeyboardInterrupt, OSError, StepFailedError) as e:
+        if unfinished.hint:
+            typer.echo(unfinished.hint, err=True)
+        if isinstance(e, StepFailedError):
+            raise InputError(str(e)) from e
+        raise
+    seconds = time.perf_counter() - started
+    outputs.begin()
+    outputs.write_config(inputs.run)
+    outputs.write_history(result.history)
+    outputs.write_summary(
+        {
+            "optiprune": __version__,
+            "failed": None,
+            "seconds": seconds,
+            "sparsity_asked": inputs.run.prune.sparsity,
+            "dense": None,
+            "pruned": None,
+            "report": result.report,
+        }
+    )
+    unfinished.discard()
+    _show(inputs, result, seconds)
+    return 0
+
+
+def _show(inputs: PretrainedInputs, result: OffloadResult, seconds: float) -> None:
+    report = result.report
+    console = output()
+    table = Table("layer", "kept", "of", "density", title="Layers", title_justify="left")
+    for layer in report.layers:
+        cells = (str(layer.kept), str(layer.total), f"{layer.density:.4f}")
+        table.add_row(escape(layer.name), *cells)
+    console.print(table)
+    console.print(
+        f"density {report.density:.4f}, {report.steps} steps, {report.accepted} accepted, solver "
+        f"{report.solver}, {seconds:.1f} s, seed {inputs.run.seed}"
+    )
+    for note in report.notes:
+        console.print(f"note: {escape(note)}", soft_wrap=True)
+    console.print(f"the model is in {escape(str(result.folder))}", soft_wrap=True)

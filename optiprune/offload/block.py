@@ -1,0 +1,324 @@
+"""One block of a model that is not in memory as a whole: layers, first masks, and the search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optiprune.config import Config
+from optiprune.curvature.activations import Activations
+from optiprune.curvature.block_stages import SharedInputs, block_stages, same_inputs
+from optiprune.curvature.capture import CallKey, Feed, tapped
+from optiprune.curvature.chain import Call, ChainBlock
+from optiprune.curvature.gram import sum_squares, wanda_scores
+from optiprune.curvature.layers import PrunableLayer, find_layers
+from optiprune.curvature.runner import untouched
+from optiprune.engine.budgets import make_budgets
+from optiprune.engine.initial import best_per_group, nonzero_mask, require_connected
+from optiprune.engine.layer_by_layer import LayerByLayer, Progress
+from optiprune.engine.reconstruction_result import ReconstructionResult
+from optiprune.engine.state import WeightState
+from optiprune.engine.steps import StepStore
+from optiprune.engine.stored_layers import StoredLayers
+from optiprune.solvers import Solver, Stop
+
+__all__ = ["BlockPruning", "PrunedBlock", "Unseen", "pass_through"]
+
+# elements of the Gram matrices of experts that are summed up together: 256 MiB in float64
+_TOGETHER = 1 << 25
+_EXPERTS = ".experts."
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A layer of an expert that saw too few tokens to be pruned by them."""
+
+    layer: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrunedBlock:
+    """What became of a block.
+
+    Attributes
+    ----------
+    layers : in the order in which they were decided, then those of ``unseen``
+    result : masks, values, errors and records; by the parameters' names in the model
+    weights : parameter name -> pruned weights, float32
+    unseen : which keep their largest weights, as they are
+    """
+
+    layers: tuple[PrunableLayer, ...]
+    result: ReconstructionResult
+    weights: Mapping[str, Tensor]
+    unseen: tuple[Unseen, ...]
+
+
+@dataclass(slots=True)
+class BlockPruning:
+    """All that the blocks of a run have in common.
+
+    Attributes
+    ----------
+    floor : tokens that an expert's layer must have seen in every set that is fitted
+    samples : of every calibration set to fit; one more set judges, if there is one
+    share : see `layer_by_layer.rows_share`
+    """
+
+    config: Config
+    solver: Solver
+    stop: Stop | None
+    seed: np.random.SeedSequence
+    first_seed: np.random.SeedSequence
+    share: float
+    samples: tuple[int, ...]
+    floor: int
+    steps: StepStore
+    progress: Progress | None = None
+
+    @property
+    def fits(self) -> int:
+        return len(self.samples)
+
+    def run(
+        self,
+        name: str,
+        block: nn.Module,
+        include: Sequence[str],
+        between: Sequence[Activations],
+        before: int,
+        stored: torch.dtype | None,
+    ) -> PrunedBlock:
+        """Decide the layers ``include`` of a block, and go on to the next one.
+
+        Parameters
+        ----------
+        name, block : with its weights; they are not changed
+        between : what the block is called with, of every calibration set; held-out samples last
+        before : number of layers that are decided
+        stored : type of the weights in the checkpoint, to which they are rounded; None: float32
+
+        Raises
+        ------
+        LayerError, CalibrationError, BudgetError, StepFailedError
+        """
+        root, store = _rooted(name, block), StoredLayers(self.steps, stored)
+        layers = find_layers(root, include=include, types=("Linear",))
+        state = WeightState(root, layers)
+        dense = state.dense_weights()
+        chain = ChainBlock(name, block, tuple(layers))
+        plain = [x for x in layers if _EXPERTS not in x.name]
+        experts = [x for x in layers if _EXPERTS in x.name]
+        first = between[0].dense or between[0].pruned
+        with torch.no_grad(), untouched(block):
+            forward = partial(first[0].run, block, chain.own(dense))
+            shared = SharedInputs(same_inputs(layers, forward), frozenset(store.known(layers)))
+        plain = _in_order(chain, plain, dense, first)
+        masks = self._first_masks(state, chain, dense, between)
+        weights = dict(dense)
+        deciding = LayerByLayer(
+            layers,
+            masks,
+            dense,
+            self.fits,
+            weights,
+            self.config,
+            self.solver,
+            self.seed,
+            self.share,
+            store,
+            progress=self.progress,
+            stop=self.stop,
+            before=before,
+            stored=stored,
+        )
+        groups = self._groups(shared, plain)
+        for activations in between:
+            taps = shared.open(groups) if activations.both else []
+            activations.enter(chain, dense, taps)
+        stages = partial(
+            block_stages,
+            block=chain,
+            shared=shared,
+            between=between,
+            dense=dense,
+            weights=weights,
+            per_input=self.config.curvature.positions,
+        )
+        deciding.decide(stages(groups=groups))
+        unseen = self._unseen(chain, experts, dense, weights, between)
+        few = {u.layer for u in unseen}
+        seen = [x for x in experts if x.name not in few]
+        if seen:
+            apart = between[0].both
+            deciding.decide(stages(groups=_expert_groups(seen, len(between)), apart=apart))
+        last = [x for x in experts if x.name in few]
+        for layer in last:
+            deciding.leave(layer)
+        if self.config.window.epochs and self.config.prune.refit and between[0].both:
+            deciding.tune(chain, [activations.window() for activations in between])
+        for activations in between:
+            activations.leave(chain, dense, weights)
+        return PrunedBlock((*plain, *seen, *last), deciding.result, weights, tuple(unseen))
+
+    def _groups(
+        self, shared: SharedInputs, layers: Sequence[PrunableLayer]
+    ) -> list[tuple[PrunableLayer, ...]]:
+        if self.config.curvature.inputs != "dense":
+            return shared.groups(layers)
+        return _bunches(layers, 1)
+
+    def _first_masks(
+        self,
+        state: WeightState,
+        chain: ChainBlock,
+        dense: Mapping[str, Tensor],
+        between: Sequence[Activations],
+    ) -> dict[str, Tensor]:
+        """The best-scoring weights of every budget, parameter name -> mask; by magnitude where an
+        expert saw too few tokens."""
+        config, method = self.config, self.config.initial.method
+        budgets = make_budgets(state, config)
+        score: np.ndarray = np.abs(state.dense)
+        if method == "random":
+            score = np.random.default_rng(self.first_seed.spawn(1)[0]).random(state.n)
+        elif method in ("auto", "wanda"):
+            norms = self._norms(chain, dense, between[: self.fits])
+            for i, layer in enumerate(state.layers):
+                if layer.name in norms:
+                    part = wanda_scores(layer, dense[layer.parameter], norms[layer.name])
+                    score[state.span(i)] = part.reshape(-1).cpu().numpy()
+        if method == "nonzero":
+            state.mask = nonzero_mask(state, budgets)
+        else:
+            state.mask = best_per_group(score, budgets.groups, budgets.kept)
+        require_connected(state, state.mask, config.layers.min_kept)
+        return state.masks()
+
+    def _norms(
+        self, chain: ChainBlock, dense: Mapping[str, Tensor], between: Sequence[Activations]
+    ) -> dict[str, Tensor]:
+        """Root mean square of every input of every layer that saw enough, in the dense block."""
+        weights, total = chain.own(dense), sum(self.samples)
+
+        def passes() -> Iterator[tuple[float, Feed]]:
+            for activations, n in zip(between, self.samples, strict=True):
+                calls = activations.dense or activations.pruned
+                for share, call in zip(activations.shares, calls, strict=True):
+                    forward = partial(call.run, chain.module, weights)
+                    yield share * n / total, partial(tapped, chain.layers, forward)
+
+        with torch.no_grad(), untouched(chain.module):
+            sums = sum_squares(passes(), self.config.curvature.positions)
+        return {
+            name: (squares / n).sqrt()
+            for name, (squares, n) in sums.items()
+            if _EXPERTS not in name or n >= self.floor
+        }
+
+    def _unseen(
+        self,
+        chain: ChainBlock,
+        experts: Sequence[PrunableLayer],
+        dense: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        between: Sequence[Activations],
+    ) -> list[Unseen]:
+        """Experts' layers with fewer tokens than the floor in a set to fit, or none in another."""
+        if not experts:
+            return []
+        least: dict[str, int] = {}
+        for number, activations in enumerate(between):
+            form = weights if activations.pruned else dense
+            tokens = _tokens(chain, experts, form, activations.pruned or activations.dense)
+            floor = self.floor if number < self.fits else 1
+            for layer in experts:
+                seen = tokens.get(layer.name, 0)
+                if seen < floor:
+                    least[layer.name] = min(seen, least.get(layer.name, seen))
+        return [Unseen(name, tokens) for name, tokens in least.items()]
+
+
+def pass_through(name: str, block: nn.Module, between: Sequence[Activations]) -> None:
+    """Go on to the next block: this one stays as it is."""
+    chain = ChainBlock(name, block, ())
+    for activations in between:
+        activations.enter(chain, {}, [])
+        activations.leave(chain, {}, {})
+
+
+def _rooted(name: str, block: nn.Module) -> nn.Module:
+    """A module in which the block has the name that it has in the model."""
+    root = nn.Module()
+    at, *parts = [root, *name.split(".")]
+    for part in parts[:-1]:
+        inner = nn.Module()
+        at.add_module(part, inner)
+        at = inner
+    at.add_module(parts[-1], block)
+    return root
+
+
+def _in_order(
+    chain: ChainBlock,
+    layers: Sequence[PrunableLayer],
+    weights: Mapping[str, Tensor],
+    calls: Sequence[Call],
+) -> list[PrunableLayer]:
+    """As they run on the first calls; those that never run raise when their moments are taken."""
+    ran: dict[str, PrunableLayer] = {}
+
+    def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        ran.setdefault(layer.name, layer)
+
+    with torch.no_grad(), untouched(chain.module):
+        for call in calls:
+            tapped(layers, partial(call.run, chain.module, chain.own(weights)), visit)
+            if len(ran) == len(layers):
+                break
+    return [*ran.values(), *(x for x in layers if x.name not in ran)]
+
+
+def _tokens(
+    chain: ChainBlock,
+    layers: Sequence[PrunableLayer],
+    weights: Mapping[str, Tensor],
+    calls: Sequence[Call],
+) -> dict[str, int]:
+    """Layer name -> tokens that it saw."""
+    seen: dict[str, int] = {}
+
+    def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
+        seen[layer.name] = seen.get(layer.name, 0) + x.numel() // max(1, x.shape[-1])
+
+    with torch.no_grad(), untouched(chain.module):
+        for call in calls:
+            tapped(layers, partial(call.run, chain.module, chain.own(weights)), visit)
+    return seen
+
+
+def _expert_groups(experts: Sequence[PrunableLayer], sets: int) -> list[tuple[PrunableLayer, ...]]:
+    """First what the experts are called with, then what they make of it; as many at once as fit."""
+    inner = [x for x in experts if not x.name.endswith("down_proj")]
+    outer = [x for x in experts if x.name.endswith("down_proj")]
+    return [*_bunches(inner, sets), *_bunches(outer, sets)]
+
+
+def _bunches(layers: Sequence[PrunableLayer], sets: int) -> list[tuple[PrunableLayer, ...]]:
+    """Neighbours whose Gram matrices fit in memory together."""
+    bunches: list[list[PrunableLayer]] = [[]]
+    held = 0
+    for layer in layers:
+        size = sets * layer.cols**2
+        if bunches[-1] and held + size > _TOGETHER:
+            bunches.append([])
+            held = 0
+        bunches[-1].append(layer)
+        held += size
+    return [tuple(bunch) for bunch in bunches if bunch]

@@ -1,0 +1,85 @@
+"""Memory that a run block by block needs, by counting what it holds at its worst moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from optiprune.config import Config
+
+from .skeleton import Skeleton
+
+__all__ = ["held_bytes"]
+
+_FLOAT32, _FLOAT64 = 4, 8
+# matrices of the size of a Gram matrix that the search of a layer with refit holds beside those of
+# the calibration sets
+_SEARCH = 12
+# of the weights of a block: as read, pruned, first masks, and what is written
+_COPIES = 4
+
+
+def held_bytes(
+    skeleton: Skeleton,
+    layers: Mapping[str, tuple[int, int]],
+    config: Config,
+    tokens: int,
+    length: int,
+    sets: int,
+    on_disk: bool,
+) -> dict[str, int]:
+    """Bytes by what they are for, all held at the same time.
+
+    Parameters
+    ----------
+    layers : name -> (rows, columns) of those that are pruned
+    tokens : of all calibration sets together
+    length : of a sample
+    sets : number of calibration sets
+    on_disk : whether what runs between the blocks is
+    """
+    sizes = {
+        block: sum(_numel(skeleton, n) for n in skeleton.inside(block)) for block in skeleton.blocks
+    }
+    both = config.curvature.inputs == "pruned"
+    width = max((s[1] for s in layers.values()), default=0)
+    hidden = _hidden(skeleton)
+    chunk = min(tokens, config.curvature.chunk * length)
+    held = {
+        "weights outside of the blocks": _FLOAT32
+        * sum(_numel(skeleton, n) for n in skeleton.outside()),
+        "one block": _FLOAT32 * _COPIES * max(sizes.values()),
+        "one chunk": 8 * _FLOAT32 * chunk * max(width, hidden),
+    }
+    if not on_disk:
+        forms = 2 if both else 1
+        held["between two blocks"] = (forms + 1) * _FLOAT32 * tokens * hidden
+        if both:
+            most = max(_inputs(layers, block) for block in skeleton.blocks)
+            held["inputs of a block's layers"] = _FLOAT32 * tokens * most
+    square = max((s[1] ** 2 for s in layers.values()), default=0) * _FLOAT64
+    moments = (3 if both else 1) * sets
+    if not both:  # of all layers of a block, as far as they fit together
+        moments += sets
+    held["the largest layer"] = (moments + _SEARCH) * square
+    # the weights outside of the blocks are gone by the time the first block is decided
+    first = held.pop("weights outside of the blocks")
+    block_by_block = sum(held.values())
+    if first > block_by_block:
+        held["weights outside of the blocks"] = first - block_by_block
+    return held
+
+
+def _inputs(layers: Mapping[str, tuple[int, int]], block: str) -> int:
+    """Elements of one token that the distinct inputs of a block's layers have, at most."""
+    own = (n for n in layers if n.startswith(f"{block}.") and ".experts." not in n)
+    return sum(layers[n][1] for n in own)
+
+
+def _numel(skeleton: Skeleton, name: str) -> int:
+    at, _, leaf = name.rpartition(".")
+    return int(getattr(skeleton.model.get_submodule(at), leaf).numel())
+
+
+def _hidden(skeleton: Skeleton) -> int:
+    config = skeleton.model.config
+    return int(getattr(config, "hidden_size", getattr(config, "n_embd", 0)))

@@ -1,0 +1,181 @@
+"""A model directory written block by block, in the layout that ``from_pretrained`` reads.
+
+Shards wait in a folder beside their place until all are there; the index comes last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from optiprune.curvature.layers import PrunableLayer
+from optiprune.durable import replacing, sync_folder
+from optiprune.engine.steps import StepStore
+from optiprune.masks.file import pack, unpack
+
+from .checkpoint import INDEX, SINGLE
+from .errors import ModelDirectoryError
+from .skeleton import Skeleton
+
+__all__ = ["PackedMasks", "ShardWriter", "require_apart"]
+
+# bytes of tensors outside of the blocks that go into one shard
+_SHARD = 2 << 30
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
+_MARK = "shard"
+
+
+@dataclass(slots=True)
+class ShardWriter:
+    """Writes the tensors of a checkpoint again, those of pruned layers with their new values.
+
+    Attributes
+    ----------
+    waiting : folder of the shards until `finish`
+    steps : remembers which are written
+    """
+
+    skeleton: Skeleton
+    source: Path
+    waiting: Path
+    steps: StepStore
+    parts: list[list[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.waiting.mkdir(parents=True, exist_ok=True)
+        self.parts = _parts(self.skeleton)
+
+    def block(self, number: int, weights: Mapping[str, Tensor]) -> None:
+        """The shard of a block; ``weights``: parameter of the skeleton -> pruned."""
+        self._write(number, self.parts[number], weights)
+
+    def finish(self, out: Path) -> None:
+        """Write what is left, move the shards to ``out``, then files that are no weights, then the
+        index."""
+        parts = self.parts
+        for number in range(len(self.skeleton.blocks), len(parts)):
+            self._write(number, parts[number], {})
+        out.mkdir(parents=True, exist_ok=True)
+        names: dict[str, str] = {}
+        total = 0
+        for number, part in enumerate(parts):
+            name = f"model-{number + 1:05}-of-{len(parts):05}.safetensors"
+            (self.waiting / self._name(number)).replace(out / name)
+            names |= dict.fromkeys(part, name)
+            total += sum(self.skeleton.checkpoint.tensors[t].bytes for t in part)
+        sync_folder(out)
+        self._copy_others(out)
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
+        with replacing(out / INDEX) as file:
+            file.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(self.waiting, ignore_errors=True)
+
+    @staticmethod
+    def remove(out: Path) -> None:
+        """Take an earlier model away, its index first."""
+        (out / INDEX).unlink(missing_ok=True)
+        for path in [out / SINGLE, *out.glob("model-*-of-*.safetensors")]:
+            path.unlink(missing_ok=True)
+
+    def _copy_others(self, out: Path) -> None:
+        """Configuration, tokenizer, licence: every plain file that holds no weights."""
+        for path in sorted(self.source.iterdir()):
+            weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
+            if path.is_file() and not weights:
+                with replacing(out / path.name) as file:
+                    shutil.copyfile(path, file)
+
+    def _write(self, number: int, part: list[str], weights: Mapping[str, Tensor]) -> None:
+        path, key = self.waiting / self._name(number), f"{_MARK}/{number}"
+        found = self.steps.get(key)
+        if found is not None and path.is_file() and _digest(path) == found.record["sha256"]:
+            return
+        tensors = {name: self.skeleton.checkpoint.read(name) for name in part}
+        for name, value in weights.items():
+            place = self.skeleton.places[name]
+            place.of(tensors[place.tensor]).copy_(value)
+        with replacing(path) as file:
+            save_file(tensors, file, {"format": "pt"})
+        self.steps.put(key, {}, {"sha256": _digest(path)})
+
+    @staticmethod
+    def _name(number: int) -> str:
+        return f"part-{number:05}.safetensors"
+
+
+def require_apart(skeleton: Skeleton) -> None:
+    """Raise `ModelDirectoryError` for blocks that share a weight, and cannot be written apart."""
+    _parts(skeleton)
+
+
+def _parts(skeleton: Skeleton) -> list[list[str]]:
+    """Names of tensors by shard: each block's, then the others."""
+    taken: dict[str, str] = {}
+    parts = []
+    for block in skeleton.blocks:
+        own = dict.fromkeys(skeleton.places[n].tensor for n in skeleton.inside(block))
+        for name in own:
+            if name in taken:
+                raise ModelDirectoryError(
+                    f"'{block}' and '{taken[name]}' share the tensor {name!r}: blocks with common "
+                    "weights cannot be pruned one by one; use optimize_masks"
+                )
+            taken[name] = block
+        parts.append(list(own))
+    rest: list[str] = []
+    size = 0
+    for name, stored in skeleton.checkpoint.tensors.items():
+        if name in taken:
+            continue
+        if rest and size + stored.bytes > _SHARD:
+            parts.append(rest)
+            rest, size = [], 0
+        rest.append(name)
+        size += stored.bytes
+    return [*parts, rest] if rest else parts
+
+
+class PackedMasks(Mapping[str, Tensor]):
+    """Masks by the parameters' names in the model as transformers makes it, eight weights a byte.
+
+    A parameter of which only a part was pruned (one expert) keeps the rest.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        self._skeleton = skeleton
+        self._packed: dict[str, dict[str, Tensor]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(self, layer: PrunableLayer, mask: Tensor) -> None:
+        owner = self._skeleton.owners[layer.parameter]
+        self._packed.setdefault(owner.tensor, {})[layer.parameter] = pack(mask)
+        self._shapes[layer.parameter] = layer.shape
+
+    def __getitem__(self, name: str) -> Tensor:
+        mask = torch.ones(self._skeleton.shapes[name], dtype=torch.bool)
+        for parameter, packed in self._packed[name].items():
+            part = unpack(packed, self._shapes[parameter])
+            self._skeleton.owners[parameter].of(mask).copy_(part)
+        return mask
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
