@@ -203,8 +203,8 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
         f"{LENGTH} tokens. Seconds are those of the whole command, with imports and the writing of "
         "the model; microseconds of processor time for a weight that takes part.",
         "",
-        "| model | blocks | preset | weights | peak, MiB | seconds | processor seconds | us a weight |"
-        " perplexity (dense) |",
+        "| model | blocks | preset | weights | peak, MiB | seconds | processor seconds "
+        "| us a weight | perplexity (dense) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
