@@ -15,7 +15,7 @@ from optiprune import __version__
 
 from .callables import check_solver
 from .console import output
-from .errors import InputError
+from .errors import NO_SOLUTION, InputError
 from .interrupts import stop_between_steps
 from .outputs import Outputs
 from .pretrained_config import PretrainedRunConfig
@@ -122,12 +122,14 @@ def prune_directory(
                 force=True,  # asked for, or there is nothing to replace: `Outputs` has looked
                 steps=JournalSteps(journal, stop),
             )
-    except (KeyboardInterrupt, OSError, StepFailedError) as e:
+    except (KeyboardInterrupt, OSError):
         if unfinished.hint:
             typer.echo(unfinished.hint, err=True)
-        if isinstance(e, StepFailedError):
-            raise InputError(str(e)) from e
         raise
+    except StepFailedError as e:
+        hint = unfinished.hint or "no step was done"
+        typer.echo(f"error: {e}\nNo model was written. {hint}", err=True)
+        return NO_SOLUTION
     seconds = time.perf_counter() - started
     outputs.begin()
     outputs.write_config(inputs.run)

@@ -111,6 +111,27 @@ def test_a_run_that_was_stopped_is_resumed(source: Path, monkeypatch) -> None:
     assert not (out / "unfinished-model").exists()
 
 
+def test_a_solver_that_fails_leaves_the_steps_before_it(source: Path, monkeypatch) -> None:
+    from optiprune.engine.errors import StepFailedError
+    from optiprune.engine.layer_decision import LayerDecision
+
+    plain = LayerDecision.run
+
+    def fails(self):
+        if self.layer.name == "model.layers.1.mlp.up_proj":
+            raise StepFailedError("the solver gave up")
+        return plain(self)
+
+    out = source.parent / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(LayerDecision, "run", fails)
+        failed = run(*options(source), "--out", out)
+    assert failed.exit_code == 1
+    assert "the solver gave up" in failed.output
+    assert f"optiprune resume {out}" in failed.output
+    assert CliRunner().invoke(app, ["resume", str(out)]).exit_code == 0
+
+
 def test_bad_input_is_told_before_any_work(source: Path) -> None:
     out = source.parent / "out"
     for args, message in [
