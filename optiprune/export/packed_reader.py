@@ -203,7 +203,10 @@ def _tensor(
             f"{path}: the mask of {name!r}, of shape {shape}, must be {size} bytes, is "
             f"{tuple(packed.shape)} {packed.dtype}"
         )
-    mask = unpack(packed, shape)
+    try:
+        mask = unpack(packed, shape)
+    except (RuntimeError, TypeError, OverflowError):  # (0, 2**80), say: no bytes, and no shape
+        raise PackedFileError(f"{path}: {name!r} cannot have shape {shape}") from None
     kept = int(mask.sum())
     if kept != record["kept"] or tuple(values.shape) != (kept,) or not values.is_floating_point():
         raise PackedFileError(

@@ -24,6 +24,7 @@ from optiprune.export import (
 from optiprune.export.checks import distinct_bytes
 from optiprune.masks import MaskError, MaskSet
 from optiprune.masks.file import header_digest
+from optiprune.masks.hashing import hash_tensor
 
 
 class Net(nn.Module):
@@ -268,6 +269,7 @@ def rewritten(path, change, *, sign=True):
 
 
 MASKED = 1  # "conv.weight" of the records
+EMPTY = torch.zeros(0, dtype=torch.uint8)
 
 
 def _set(**entries):
@@ -279,6 +281,13 @@ CHANGES = {
     "no list": (lambda t, r, x: r.clear(), "holds tensors that it does not list"),
     "twice": (lambda t, r, x: r.append(r[0]), "is listed twice"),
     "huge shape": (_set(shape=[2**40, 2**20]), r"must be \d+ bytes, is"),
+    "no shape of torch": (
+        lambda t, r, x: (
+            r[MASKED].update(shape=[0, 2**80], mask_sha256=hash_tensor(EMPTY)),
+            x.update({"mask:conv.weight": EMPTY}),
+        ),
+        "cannot have shape",
+    ),
     "negative shape": (_set(shape=[-1]), "entry 1 of the list of tensors is malformed"),
     "true as a number": (_set(kept=True), "is malformed"),
     "another number kept": (_set(kept=1), "keeps .* weights, the list says 1"),
@@ -298,8 +307,6 @@ def test_headers_that_lie(stored, change, text):
 
 
 def test_values_that_are_not_finite_are_refused_even_with_their_checksum(stored):
-    from optiprune.masks.hashing import hash_tensor
-
     def change(text, records, tensors):
         values = tensors["values:conv.weight"]
         values[0] = float("nan")
