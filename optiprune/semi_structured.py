@@ -35,11 +35,14 @@ class Ineligible:
     reason: str
 
 
-def ineligible_layers(model: nn.Module, masks: MaskSet) -> list[Ineligible]:
+def ineligible_layers(
+    model: nn.Module, masks: MaskSet, *, any_device: bool = False
+) -> list[Ineligible]:
     """Masked parameters that `to_semi_structured` would refuse, in order; empty if none.
 
     Looked at: the module (only Linear), the mask (2:4, see `MaskSet.check_pattern`), the
-    weights (zero where pruned), the shape, the dtype, and the device. Nothing is written.
+    weights (zero where pruned), the shape, the dtype, and, unless ``any_device``, the device that
+    the model is on now. Nothing is written.
 
     Raises
     ------
@@ -50,7 +53,10 @@ def ineligible_layers(model: nn.Module, masks: MaskSet) -> list[Ineligible]:
     modules = _owners(model)
     out = []
     for name, mask in masks.items():
-        reason = _reason(name, modules.get(name), model.get_parameter(name), mask)
+        weight = model.get_parameter(name)
+        reason = _reason(name, modules.get(name), weight, mask)
+        if not reason and not any_device:
+            reason = _wrong_device(weight.device)
         if reason:
             out.append(Ineligible(name, reason))
     return out
@@ -103,7 +109,7 @@ def _owners(model: nn.Module) -> Mapping[str, nn.Module]:
 
 
 def _reason(name: str, module: nn.Module | None, weight: Tensor, mask: Tensor) -> str | None:
-    """Why a parameter cannot be converted; None if it can. What no device can help comes first."""
+    """Why a parameter cannot be converted on any device; None if it can."""
     if not isinstance(module, nn.Linear):
         kind = "no module's weight" if module is None else type(module).__name__
         return f"{kind}, and only Linear weights can be"
@@ -118,9 +124,13 @@ def _reason(name: str, module: nn.Module | None, weight: Tensor, mask: Tensor) -
         return f"shape {rows} x {cols} is no multiple of {_ROWS} x {_COLS}"
     if weight.dtype not in _DTYPES:
         return f"dtype {weight.dtype}; model.half() or model.bfloat16() first"
-    if weight.device.type != "cuda":
-        return f"device '{weight.device}'; a CUDA device of capability 8.0 or later is needed"
-    capability = torch.cuda.get_device_capability(weight.device)
+    return None
+
+
+def _wrong_device(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"device '{device}'; a CUDA device of capability 8.0 or later is needed"
+    capability = torch.cuda.get_device_capability(device)
     if capability < _CAPABILITY:
-        return f"device '{weight.device}' has capability {capability[0]}.{capability[1]}, below 8.0"
+        return f"device '{device}' has capability {capability[0]}.{capability[1]}, below 8.0"
     return None

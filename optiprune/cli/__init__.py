@@ -18,6 +18,7 @@ from .bench import bench_app
 from .config import config_command
 from .demo import demo_command
 from .doctor import doctor_command
+from .export import export_command
 from .groups import groups_command
 from .prune import prune_command
 from .resume import resume_command
@@ -61,6 +62,7 @@ app.command("resume")(resume_command)
 app.command("groups")(groups_command)
 app.command("shrink")(shrink_command)
 app.command("train")(train_command)
+app.command("export")(export_command)
 app.command("solve")(solve_command)
 app.command("solvers")(solvers_command)
 app.add_typer(bench_app, name="bench")

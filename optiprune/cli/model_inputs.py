@@ -32,17 +32,21 @@ class ModelInputs:
             raise InputError(f"model.weights: there is no file {section.weights}")
         return cls(section, loader.load("model.factory", section.factory, 0))
 
-    def make(self) -> nn.Module:
-        """The trained model. Raises `InputError` if it is no module or the weights do not fit."""
+    def make(self, weights: str | None = None) -> nn.Module:
+        """The trained model. Raises `InputError` if it is no module or the weights do not fit.
+
+        ``weights``: a safetensors file to load in place of ``model.weights``
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_model
 
         model = as_module("model.factory", self.section.factory, self._factory())
-        if self.section.weights is not None:
+        path = weights or self.section.weights
+        if path is not None:
             try:
-                load_model(model, self.section.weights)
+                load_model(model, path)
             except (SafetensorError, RuntimeError) as e:
-                raise InputError(f"model.weights = {self.section.weights}: {e}") from None
+                raise InputError(f"model.weights = {path}: {e}") from None
         return model
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from optiprune.masks import MaskSet
 
-__all__ = ["SUMMARY", "Outputs", "history_line"]
+__all__ = ["CONFIG", "SUMMARY", "Outputs", "history_line"]
 
 CONFIG = "config.toml"
 SUMMARY = "summary.json"

@@ -56,9 +56,12 @@ class RunInputs:
             ),
         )
 
-    def model(self) -> nn.Module:
-        """The trained model. Raises `InputError` if it is no module or the weights do not fit."""
-        return self._model.make()
+    def model(self, weights: str | None = None) -> nn.Module:
+        """The trained model. Raises `InputError` if it is no module or the weights do not fit.
+
+        ``weights``: a safetensors file to load in place of the run's ``model.weights``
+        """
+        return self._model.make(weights)
 
     def calibration(self) -> Iterable[Any]:
         """The calibration batches. Raises `InputError` if the function returns no iterable."""
