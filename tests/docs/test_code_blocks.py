@@ -56,7 +56,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTyp
     monkeypatch.setitem(sys.modules, "page", module)
     names, loaded, threads = set(solvers.names()), set(sys.modules), torch.get_num_threads()
     torch.set_num_threads(1)
-    yield module
+    with torch.random.fork_rng():
+        yield module
     torch.set_num_threads(threads)
     for name in set(solvers.names()) - names:
         solvers.unregister(name)
