@@ -1,6 +1,6 @@
 # Needs Python >= 3.10 and make, nothing else: the targets make their own virtual environment.
 #   make demo    train a small network, prune it to 90 %, print a table and a plot (demo-out/)
-#   make test    lint, types, import directions, tests (what CI runs)
+#   make test    lint, types, import directions, documentation, tests (what CI runs)
 #   make lint    the same without the tests
 #   make format  let ruff rewrite what it can
 #   make bench   the benchmarks on Fashion-MNIST (minutes; apt install dataset-fashion-mnist)
@@ -22,6 +22,8 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export HF_HUB_OFFLINE ?= 1
+# a notice of mkdocs' theme about its successor
+export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench docs clean
@@ -46,7 +48,8 @@ $(DOCS): $(DEV)
 demo: $(DEV)
 	$(BIN)/optiprune demo --out demo-out
 
-test: lint
+# the documentation first: pytest's summary stays the last thing that is printed
+test: lint docs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(DEV)

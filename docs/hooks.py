@@ -1,6 +1,7 @@
 """mkdocs hook: fills in the tables that are made from the code, so that they never disagree.
 
-A page asks for one with a line such as ``<!-- table: config -->``.
+A page asks for one with a line such as ``<!-- table: config -->``, and for a file that a benchmark
+wrote with ``<!-- result: exact.md -->``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 
 from optiprune import solvers
 from optiprune.cli import app
@@ -21,11 +23,19 @@ from optiprune.cli.template import template
 from optiprune.config import PRESETS, Config, explain
 
 MARKER = re.compile(r"^<!-- table: ([a-z-]+) -->$", re.MULTILINE)
+RESULT = re.compile(r"^<!-- result: (\S+) -->$", re.MULTILINE)
+COMMENT = re.compile(r"^<!-- (?:setup\n.*?|not run: [^\n]*)-->\n", re.MULTILINE | re.DOTALL)
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """What mkdocs calls for each page. Raises KeyError for a table that nobody makes."""
-    return MARKER.sub(lambda match: TABLES[match[1]](), markdown)
+    """What mkdocs calls for each page.
+
+    Raises KeyError for a table that nobody makes, OSError for a result that is not there.
+    """
+    shown = COMMENT.sub("", markdown)  # for the tests, see tests/docs/markdown_blocks.py
+    shown = MARKER.sub(lambda match: TABLES[match[1]](), shown)
+    return RESULT.sub(lambda match: result_text(RESULTS / match[1]), shown)
 
 
 def on_config(config: Any) -> Any:
@@ -38,12 +48,49 @@ def on_config(config: Any) -> Any:
     return config
 
 
+def result_text(path: Path) -> str:
+    """A result file below a heading of its name; its own headings become parts of that."""
+    name = path.relative_to(RESULTS).as_posix()
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        text = re.sub(r"^(#+) (.*)$", _lower, text, flags=re.MULTILINE)
+        text = re.sub(r"^!\[[^\]]*\]\([^)]*\)\n?", "", text, flags=re.MULTILINE)  # beside the file
+    else:
+        text = f"```text\n{text.rstrip()}\n```\n"
+    return f"### `{name}`\n\n{text}"
+
+
+def _lower(match: re.Match[str]) -> str:
+    """A heading in bold: as headings they would fill the contents of the page."""
+    return f"**{match[2].strip('* ')}**"
+
+
+def other_results() -> str:
+    """Every result file that no page asks for by name."""
+    pages = Path(__file__).resolve().parent.rglob("*.md")
+    named = {name for page in pages for name in RESULT.findall(page.read_text(encoding="utf-8"))}
+    files = sorted(p for kind in ("*.md", "*.txt") for p in RESULTS.rglob(kind))
+    others = [p for p in files if p.relative_to(RESULTS).as_posix() not in named]
+    return "\n\n".join(result_text(p) for p in others)
+
+
 def config_tables() -> str:
-    """One table a section of the run file."""
+    """One table a section of the file that `optiprune prune` reads."""
+    return _option_tables(RunConfig)
+
+
+def training_tables() -> str:
+    """One table a section of the file that `optiprune train` reads."""
+    from optiprune.cli.train_config import TrainRunConfig
+
+    return _option_tables(TrainRunConfig)
+
+
+def _option_tables(kind: type[BaseModel]) -> str:
     sections: dict[str, list[str]] = {}
-    for key, kind, default, meaning in explain(RunConfig):
+    for key, kind_of_value, default, meaning in explain(kind):
         section, _, name = key.rpartition(".")
-        cells = (f"`{name}`", kind, f"`{default}`", meaning)
+        cells = (f"`{name}`", kind_of_value, f"`{default}`", meaning)
         sections.setdefault(section, []).append(_row(cells))
     parts = []
     for section, rows in sections.items():
@@ -63,6 +110,13 @@ def preset_table() -> str:
         shown = (f"`{v:g}`" if isinstance(v, float) else f"`{v}`" for v in values)
         parts.append(_row((f"`{section}.{key}`", *shown)))
     return "\n".join(parts)
+
+
+def training_template() -> str:
+    from optiprune.cli.config import TRAIN_EXAMPLES
+    from optiprune.cli.train_config import TrainRunConfig
+
+    return f"```toml\n{template(TrainRunConfig, TRAIN_EXAMPLES)}```"
 
 
 def config_template() -> str:
@@ -120,6 +174,9 @@ def _row(cells: tuple[str, ...] | str) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "config": config_tables,
     "config-template": config_template,
+    "training-config": training_tables,
+    "training-template": training_template,
+    "other-results": other_results,
     "presets": preset_table,
     "solvers": solver_tables,
     "commands": command_texts,

@@ -72,8 +72,11 @@ def test_make_bench_runs_modules_that_exist() -> None:
 def test_make_test_runs_every_check_and_pytest_last() -> None:
     makefile = (ROOT / "Makefile").read_text()
     lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
-    test = re.search(r"^test: lint\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    test = re.search(r"^test: lint docs\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    docs = re.search(r"^docs: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert lint
+    assert docs
+    assert "mkdocs build --strict" in docs[1]
     assert test
     for check in ("ruff check", "ruff format --check", "mypy", "lint-imports"):
         assert check in lint[1]
@@ -182,5 +185,30 @@ def test_documentation_asks_only_for_tables_that_exist() -> None:
 
 def test_every_docs_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text()
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f"- {page.name}\n" in navigation
+    docs = ROOT / "docs"
+    for page in docs.glob("**/*.md"):
+        assert f"- {page.relative_to(docs).as_posix()}\n" in navigation
+
+
+def test_the_documentation_shows_every_result_file_once() -> None:
+    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    shown = hooks["on_page_markdown"]((ROOT / "docs" / "benchmark-results.md").read_text())
+    results = ROOT / "benchmarks" / "results"
+    files = [p for kind in ("*.md", "*.txt") for p in results.rglob(kind)]
+    assert len(files) > 20
+    for file in files:
+        heading = f"### `{file.relative_to(results).as_posix()}`\n"
+        assert shown.count(heading) == 1, heading
+    table = (results / "planning.md").read_text().splitlines()[-1]
+    assert table in shown
+    with pytest.raises(FileNotFoundError):
+        hooks["on_page_markdown"]("<!-- result: no-such-file.md -->")
+
+
+def test_what_is_for_the_tests_is_not_shown() -> None:
+    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    page = "Text\n\n<!-- setup\nhidden = 1\n-->\n\n<!-- not run: minutes -->\n\n```bash\nls\n```\n"
+    shown = hooks["on_page_markdown"](page)
+    assert "hidden" not in shown
+    assert "minutes" not in shown
+    assert "```bash\nls\n```" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,10 @@ __all__ = [
 
 
 FileConfig = TypeVar("FileConfig", bound=Section)
+
+# no separators of any system, no drive, nothing that cannot be printed
+_PLAIN = re.compile(r"[^/\\:\x00-\x1f\x7f\ud800-\udfff]+")
+_TAKEN = ("unfinished", ".lock")
 
 
 def check_reference(value: str) -> str:
@@ -92,8 +97,10 @@ class OutputSection(Section):
     @field_validator("masks", "model", "history")
     @classmethod
     def _check_name(cls, value: str) -> str:
-        if not value or Path(value).name != value or value in (".", ".."):
+        if not _PLAIN.fullmatch(value) or value in (".", "..") or len(value.encode()) > 200:
             raise ValueError("must be a plain file name; the folder is output.dir")
+        if value in _TAKEN:
+            raise ValueError("is a name that a run needs itself; choose another")
         return value
 
 

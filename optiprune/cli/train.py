@@ -164,7 +164,8 @@ def _write(result: TrainingResult, run: TrainRunConfig, folder: Path) -> None:
         result.masks.save(folder / MASKS)
     for i, plan in enumerate(result.plans, 1):
         plan.save(folder / f"plan-{i}.json")
-    (folder / CONFIG).write_text(toml_text(run.model_dump(mode="json")), encoding="utf-8")
+    with replacing(folder / CONFIG) as part:
+        part.write_text(toml_text(run.model_dump(mode="json")), encoding="utf-8")
     if result.concentration is not None:
         _draw(result, folder / FIGURE)
     summary = {

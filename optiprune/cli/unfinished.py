@@ -125,6 +125,10 @@ class Unfinished:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        if self._folder.is_symlink():
+            raise InputError(
+                f"{self._folder} is a link: what a run writes and removes stays in its own folder"
+            )
         try:
             with locked(self._folder):
                 yield

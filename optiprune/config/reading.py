@@ -62,5 +62,5 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             return tomllib.load(f)
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # also numbers of thousands of digits
         raise ConfigError(f"{path} is not valid TOML: {e}") from None

@@ -24,6 +24,8 @@ from .replacing import remove_leftovers, replacing, sync_folder
 __all__ = ["Entry", "Journal", "JournalError"]
 
 _NAME, _FOLDER = "journal.jsonl", "steps"
+# lines of a journal; numbers stand in names of files
+_MOST = 10**9
 _REMEDY = "to do it and what came after it again, resume with --repair"
 
 
@@ -62,7 +64,7 @@ class Journal:
     Raises
     ------
     JournalError
-        A line is damaged.
+        A line is damaged, or what lies there leads out of the folder.
     """
 
     def __init__(self, folder: Path, *, repair: bool = False) -> None:
@@ -71,6 +73,11 @@ class Journal:
         self._entries: dict[str, Entry] = {}
         self._lines = 0
         folder.mkdir(parents=True, exist_ok=True)
+        for path in (self._path, folder / _FOLDER):
+            if path.is_symlink():
+                raise JournalError(
+                    f"{path} is a link: steps are written, and removed, in the folder itself alone"
+                )
         remove_leftovers(folder / _FOLDER)
         if self._path.exists():
             self._read(repair)
@@ -108,7 +115,7 @@ class Journal:
             fault = "is damaged: its checksum is not that of"
         except FileNotFoundError:
             fault = "is missing: it holds"
-        raise JournalError(f"{path} {fault} step {key!r}; {_REMEDY}")
+        raise JournalError(f"{path} {fault} step {key[:200]!r}; {_REMEDY}")
 
     def put(self, key: str, content: bytes | Callable[[Path], object]) -> None:
         """Add a step, or replace the one with this key. When this returns, it is on disk.
@@ -235,6 +242,12 @@ def _entry(line: bytes) -> Entry | None:
             return None
         text = table.get("content")
         content = None if text is None else base64.b64decode(text, validate=True)
-        return Entry(table["n"], table["key"], table["sha256"], content)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        number, key, digest = table["n"], table["key"], table["sha256"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+    # a checksum is no signature: whoever made the line could have made it anew
+    sound = type(number) is int and 0 <= number < _MOST
+    sound = sound and isinstance(key, str) and isinstance(digest, str)
+    if sound and content is not None:
+        sound = hashlib.sha256(content).hexdigest() == digest
+    return Entry(number, key, digest, content) if sound else None

@@ -38,6 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise LockedError(f"{folder} is in use{_owner(folder)}; wait for it, or stop it") from None
     owner = folder / f"{_NAME}.owner"
     try:
+        owner.unlink(missing_ok=True)  # never written through a link
         owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
@@ -49,5 +50,5 @@ def _owner(folder: Path) -> str:
     try:
         found = json.loads((folder / f"{_NAME}.owner").read_text())
         return f" by process {found['pid']} on {found['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""

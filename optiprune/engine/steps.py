@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 from torch import Tensor
 
-from optiprune.durable import Journal
+from optiprune.durable import Journal, JournalError
 
 __all__ = ["JournalSteps", "NoSteps", "StepStore", "Stored"]
 
@@ -88,15 +89,13 @@ class JournalSteps:
         found = self.journal.get(key)
         if found is None:
             return None
-        if isinstance(found, bytes):
-            arrays = {name: t.clone() for name, t in load(found).items()}
-            text = found[8 : 8 + int.from_bytes(found[:8], "little")]
-            metadata = json.loads(text)["__metadata__"]
-        else:
-            with safe_open(found, "pt") as file:
-                arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-                metadata = file.metadata()
-        return Stored(arrays, json.loads(metadata[_RECORD]))
+        try:
+            return _stored(found)
+        except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as e:
+            where = found if isinstance(found, Path) else "its line"
+            raise JournalError(
+                f"step {key[:200]!r} of the journal is no step of a run ({where}): {str(e)[:200]}"
+            ) from e
 
     def put(self, key: str, arrays: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         own = {k: v.detach().cpu().contiguous() for k, v in arrays.items()}
@@ -110,3 +109,19 @@ class JournalSteps:
     def check(self) -> None:
         if self.stop():
             raise KeyboardInterrupt
+
+
+def _stored(found: bytes | Path) -> Stored:
+    """What a step's contents, or the file that holds them, say."""
+    if isinstance(found, bytes):
+        arrays = {name: t.clone() for name, t in load(found).items()}
+        text = found[8 : 8 + int.from_bytes(found[:8], "little")]
+        metadata = json.loads(text)["__metadata__"]
+    else:
+        with safe_open(found, "pt") as file:
+            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+    record = json.loads(metadata[_RECORD])
+    if not isinstance(record, dict):
+        raise ValueError("its record is no table")
+    return Stored(arrays, record)

@@ -37,6 +37,11 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "Contents", "header_digest", "read_file",
 FORMAT = "optiprune-masks"
 FORMAT_VERSION = 1
 
+# what a file may claim: sizes that torch can count, names that a message can hold
+_LARGEST = 2**63
+_LONGEST_NAME = 1000
+_MOST_DIMENSIONS = 64
+
 
 @runtime_checkable
 class _PydanticModel(Protocol):
@@ -177,8 +182,8 @@ def _header(path: Path, text: Mapping[str, str]) -> list[dict[str, Any]]:
     version = text.get("format_version")
     if version != str(FORMAT_VERSION):
         raise MaskFileError(
-            f"{path} has mask format {version!r}, written by optiprune "
-            f"{text.get('optiprune_version', 'unknown')}; this version ({__version__}) reads "
+            f"{path} has mask format {version!r:.80}, written by optiprune "
+            f"{text.get('optiprune_version', 'unknown')!s:.80}; this version ({__version__}) reads "
             f"format {FORMAT_VERSION}: install one that matches"
         )
     if text.get("sha256") != header_digest(text):
@@ -191,9 +196,12 @@ def _header(path: Path, text: Mapping[str, str]) -> list[dict[str, Any]]:
         if not (
             isinstance(r, dict)
             and isinstance(r.get("name"), str)
+            and len(r["name"]) <= _LONGEST_NAME
             and isinstance(r.get("shape"), list)
-            and all(type(s) is int and s >= 0 for s in r["shape"])
+            and all(type(s) is int and 0 <= s < _LARGEST for s in r["shape"])
+            and len(r["shape"]) <= _MOST_DIMENSIONS
             and type(r.get("kept")) is int
+            and 0 <= r["kept"] < _LARGEST
             and isinstance(r.get("hash", 0), (str, type(None)))
             and isinstance(r.get("mask_sha256"), str)
             and isinstance(r.get("values_sha256", ""), str)

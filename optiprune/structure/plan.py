@@ -114,13 +114,13 @@ class Plan:
                     f"format {table['format']!r}, version {table['version']!r}: only "
                     f"{_FORMAT!r}, version {_VERSION}, can be read"
                 )
-            removed = {
-                str(k): tuple(sorted({int(u) for u in v["remove"]}))
-                for k, v in table["groups"].items()
-            }
-            sizes = {str(k): int(v["units"]) for k, v in table["groups"].items()}
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise PlanError(f"this is no structure plan: {error!r}") from error
+            groups = table["groups"].items()
+            removed = {k: tuple(sorted({_index(u) for u in v["remove"]})) for k, v in groups}
+            sizes = {k: _index(v["units"]) for k, v in groups}
+        except PlanError as error:
+            raise PlanError(str(error)[:300]) from None
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise PlanError(f"this is no structure plan: {repr(error)[:300]}") from error
         return cls(removed, sizes)
 
     def save(self, path: str | Path) -> None:
@@ -128,7 +128,20 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        return cls.from_json(Path(path).read_text())
+        """Raises `PlanError` for a file that is no plan of this version, OSError without one."""
+        raw = Path(path).read_bytes()
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise PlanError(f"{path} is no structure plan: {error}") from None
+        return cls.from_json(text)
+
+
+def _index(value: object) -> int:
+    """A number of a unit, or of units. Raises `PlanError`."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise PlanError(f"this is no structure plan: {value!r:.80} is no number of units")
+    return value
 
 
 def _some(names: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from the directory that the environment variable OPTIPRUNE_FASHION_MNIST names.
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import struct
 import zlib
@@ -19,6 +20,8 @@ import numpy.typing as npt
 
 __all__ = ["FILES", "DatasetNotFoundError", "directory", "read_idx", "read_split"]
 
+# bytes unpacked; the largest of the four files has 47 million
+_LARGEST = 1 << 28
 DEFAULT_DIRECTORY = Path("/usr/share/datasets/fashion-mnist")
 FILES = {"train": "train", "test": "t10k"}
 
@@ -70,11 +73,13 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """
     try:
         with gzip.open(path, "rb") as f:
-            raw = f.read()
+            raw = f.read(_LARGEST + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise ValueError(f"{path} is not a complete gzip file: {e}") from e
     if len(raw) < 4:
         raise ValueError(f"{path} is not an IDX file: it holds {len(raw)} bytes")
+    if len(raw) > _LARGEST:
+        raise ValueError(f"{path} holds more than {_LARGEST} bytes: no file of this data set does")
     zero, dtype, ndim = struct.unpack(">HBB", raw[:4])
     if zero != 0 or dtype != 0x08:
         raise ValueError(f"{path} is not an IDX file of unsigned bytes (magic {raw[:4].hex()})")
@@ -82,7 +87,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     if len(raw) < start:
         raise ValueError(f"{path} is truncated within its header")
     shape = struct.unpack(f">{ndim}I", raw[4:start])
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     if len(raw) != start + size:
         raise ValueError(f"{path} should hold {start + size} bytes for {shape}, holds {len(raw)}")
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)

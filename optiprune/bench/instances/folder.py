@@ -144,8 +144,11 @@ def _listed(folder: Path, entry: dict[str, Any]) -> Instance:
         ) from None
     try:
         there = path.is_file()
+        inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError):  # no name that a file can have
-        there = False
+        there = inside = False
+    if there and not inside:
+        raise BenchError(f"{str(path)[:300]} is outside {folder}; the manifest lists it")
     if not there:
         raise BenchError(f"{str(path)[:300]} is missing; the manifest lists it")
     found = file_sha256(path)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -245,7 +247,7 @@ def _cached(path: Path, mark: str) -> dict[str, npt.NDArray[np.float32]] | None:
             if str(file["recipe"]) != mark:
                 return None
             return {k: file[k] for k in file.files if k != "recipe"}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

@@ -62,6 +62,10 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / JOURNAL
+        if self.path.is_symlink():
+            raise BenchError(
+                f"{self.path} is a link: records are written in the folder itself alone"
+            )
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             _lock(self._file, self.path)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -16,6 +17,19 @@ __all__ = ["check_run", "load_checkpoint", "save_checkpoint"]
 
 _FORMAT = "optiprune training checkpoint"
 _VERSION = 1
+# what torch raises for a file that is none of its own, or is damaged
+_DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 
 
 def save_checkpoint(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -40,16 +54,27 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Any], d
     ------
     TrainingError
         The file is no checkpoint, or of another version. Nothing in it is executed.
+    OSError
+        There is no such file.
     """
+    with open(path, "rb") as file:
+        return _read(path, file, device)
+
+
+def _read(
+    path: Path, file: BinaryIO, device: torch.device
+) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        table = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():  # of files that are none of ours
+            warnings.simplefilter("ignore", UserWarning)
+            table = torch.load(file, map_location=device, weights_only=True)
         if table["format"] != _FORMAT or table["version"] != _VERSION:
             raise TrainingError(
                 f"{path} is of format {table['format']!r}, version {table['version']!r}; only "
                 f"{_FORMAT!r}, version {_VERSION}, can be read"
             )
         return dict(table["run"]), dict(table["state"])
-    except (KeyError, TypeError, IndexError, EOFError, RuntimeError, pickle.UnpicklingError) as e:
+    except _DAMAGED as e:
         raise TrainingError(
             f"{path} is no training checkpoint ({type(e).__name__}): remove it, or name another"
         ) from e
