@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import Field, field_validator
 
 from optiprune.config import Config, ConfigError, read_toml, validate
+from optiprune.config.run_files import HISTORY, MASKS, MODEL
 from optiprune.config.section import Section
 
 __all__ = [
@@ -80,14 +81,12 @@ class OutputSection(Section):
         description="Folder of the results, relative to the folder of this file; "
         "`--out` replaces it.",
     )
-    masks: str = Field("masks.safetensors", description="File name of the masks.")
+    masks: str = Field(MASKS, description="File name of the masks.")
     save_model: bool = Field(
         True, description="Write the state dict of the pruned model (zeros stay in it)."
     )
-    model: str = Field("model.safetensors", description="File name of the pruned state dict.")
-    history: str = Field(
-        "history.jsonl", description="File name of the history: one JSON object a step."
-    )
+    model: str = Field(MODEL, description="File name of the pruned state dict.")
+    history: str = Field(HISTORY, description="File name of the history: one JSON object a step.")
 
     @field_validator("masks", "model", "history")
     @classmethod

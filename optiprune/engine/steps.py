@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from safetensors import safe_open
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from optiprune.durable import Journal
 
-__all__ = ["JournalSteps", "NoSteps", "StepStore", "Stored"]
+__all__ = ["JournalSteps", "NoSteps", "StepStore", "Stored", "stored_of"]
 
 # contents of more bytes have a file of their own
 _LONG = 4096
@@ -62,6 +63,19 @@ class NoSteps:
         pass
 
 
+def stored_of(content: bytes | Path) -> Stored:
+    """The step that a `Journal` holds these contents of, which must be whole."""
+    if isinstance(content, bytes):
+        arrays = {name: t.clone() for name, t in load(content).items()}
+        text = content[8 : 8 + int.from_bytes(content[:8], "little")]
+        metadata = json.loads(text)["__metadata__"]
+    else:
+        with safe_open(content, "pt") as file:
+            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+    return Stored(arrays, json.loads(metadata[_RECORD]))
+
+
 @dataclass(slots=True)
 class JournalSteps:
     """Steps in a `Journal`, each a safetensors file, or a line if it is short.
@@ -86,17 +100,7 @@ class JournalSteps:
 
     def get(self, key: str) -> Stored | None:
         found = self.journal.get(key)
-        if found is None:
-            return None
-        if isinstance(found, bytes):
-            arrays = {name: t.clone() for name, t in load(found).items()}
-            text = found[8 : 8 + int.from_bytes(found[:8], "little")]
-            metadata = json.loads(text)["__metadata__"]
-        else:
-            with safe_open(found, "pt") as file:
-                arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-                metadata = file.metadata()
-        return Stored(arrays, json.loads(metadata[_RECORD]))
+        return None if found is None else stored_of(found)
 
     def put(self, key: str, arrays: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         own = {k: v.detach().cpu().contiguous() for k, v in arrays.items()}
