@@ -38,7 +38,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunData]:
     names = [run.name for run in runs]
     if len(set(names)) == len(names):
         return runs
-    return [replace(run, name="/".join(run.folder.parts[-2:])) for run in runs]
+    return [replace(run, name=str(run.folder)) for run in runs]
 
 
 def read_run(folder: Path) -> RunData:
@@ -79,7 +79,7 @@ def read_run(folder: Path) -> RunData:
         faults.append(f"{masks.name} is missing: there are no pictures of the masks")
     files = [*run_files(folder, config)]
     return RunData(
-        name=folder.name or str(folder),
+        name="/".join(folder.parts[-2:]),
         folder=folder,
         state="stopped" if failed else "finished",
         version=_text(summary.get("optiprune")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ class RunData:
 
     Attributes
     ----------
-    name : of the folder; told apart from others where several runs are compared
+    name : of the folder and the one it is in; the whole path where others have that name, too
     folder : absolute
     state : "finished"; "stopped": it failed or was interrupted, and what was reached was written;
         "unfinished": there are steps alone, it goes on or was killed
@@ -64,6 +65,18 @@ class RunData:
         table = self.config.get("prune", {})
         asked = table.get("objective", "") if isinstance(table, Mapping) else ""
         return asked if asked in ("global", "reconstruction") else ""
+
+    @property
+    def judged(self) -> tuple[StepRecord, ...]:
+        """Steps whose promise can be held against a measurement of the same.
+
+        Of the global search, those that stayed. A step of a reconstruction is a block of rows, and
+        both its numbers are over all rows that the solver changed, those that were undone included.
+        """
+        steps = (r for r in self.history if r.actual is not None and math.isfinite(r.predicted))
+        if self.objective == "global":
+            return tuple(r for r in steps if r.accepted and r.changed)
+        return tuple(r for r in steps if r.predicted)
 
     @property
     def kept(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def read_unfinished(folder: Path, config: Mapping[str, Any], faults: list[str]) 
     prune = config.get("prune")
     asked = prune.get("sparsity") if isinstance(prune, Mapping) else None
     return RunData(
-        name=folder.name or str(folder),
+        name="/".join(folder.parts[-2:]),
         folder=folder,
         state="unfinished",
         sparsity_asked=float(asked) if isinstance(asked, (int, float)) else None,
@@ -54,7 +53,7 @@ def read_unfinished(folder: Path, config: Mapping[str, Any], faults: list[str]) 
 
 
 def _layer(stored: Stored, layers: list[LayerReport], history: list[StepRecord]) -> None:
-    errors = read_dataclass(LayerErrors, _table(stored, "errors"), "layer")
+    errors = read_dataclass(LayerErrors, stored.record["errors"], "layer")
     shape = errors.rows, errors.cols
     kept = int(unpack(stored.arrays["mask"], shape).sum())
     total = errors.rows * errors.cols
@@ -67,8 +66,4 @@ def _layer(stored: Stored, layers: list[LayerReport], history: list[StepRecord])
 
 def _step(stored: Stored, history: list[StepRecord]) -> None:
     if "step" in stored.record:  # the end of a stage is a step, too, and tells nothing
-        history.append(read_dataclass(StepRecord, _table(stored, "step"), "step"))
-
-
-def _table(stored: Stored, key: str) -> Any:
-    return json.loads(json.dumps(stored.record[key]))
+        history.append(read_dataclass(StepRecord, stored.record["step"], "step"))
