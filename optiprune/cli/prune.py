@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from .outputs import Outputs
 from .plan_table import show_plan
 from .run_config import RunConfig, load_run_config
 from .run_inputs import RunInputs
+from .run_tracking import run_tracking, tell_end
 from .unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from optiprune.api import MaskResult
     from optiprune.durable import Journal
+    from optiprune.engine.records import StepRecord
     from optiprune.planning import RunPlan
 
 __all__ = ["prune_command", "prune_run"]
@@ -102,43 +105,55 @@ def _planned(inputs: RunInputs) -> RunPlan:
     return plan_masks(model, calibration, holdout=holdout, config=inputs.run.engine_config())
 
 
-def prune_run(inputs: RunInputs, outputs: Outputs, journal: Journal, unfinished: Unfinished) -> int:
+def prune_run(
+    inputs: RunInputs,
+    outputs: Outputs,
+    journal: Journal,
+    unfinished: Unfinished,
+    *,
+    resumed: bool = False,
+) -> int:
     """Prune and write; the exit code, not 0 if only what was reached until then is on disk.
 
     Parameters
     ----------
     journal : of the steps, which are taken from there where they are there
     unfinished : is taken away when the results are on disk
+    resumed : whether trackers have seen steps of this run
     """
     model = inputs.model()
     before = inputs.evaluate(model)
     calibration, holdout = inputs.calibration(), inputs.holdout()
-    started = time.perf_counter()
-    try:
-        result, failure, code = _optimized(inputs, model, calibration, holdout, journal)
-        seconds = time.perf_counter() - started
-        summary = {
-            "optiprune": __version__,
-            "failed": failure or None,
-            "seconds": seconds,
-            "sparsity_asked": inputs.run.prune.sparsity,
-            "dense": before,
-            "pruned": None,
-            "report": result.report,
-        }
-        _write(inputs.run, outputs, model, result, summary)
-    except OSError as e:
-        if e.errno not in _NO_SPACE or not unfinished.hint:
+    with run_tracking(inputs.run, outputs.folder, resumed=resumed) as tracking:
+        started = time.perf_counter()
+        try:
+            result, failure, code = _optimized(
+                inputs, model, calibration, holdout, journal, tracking.callback
+            )
+            seconds = time.perf_counter() - started
+            summary = {
+                "optiprune": __version__,
+                "failed": failure or None,
+                "seconds": seconds,
+                "sparsity_asked": inputs.run.prune.sparsity,
+                "dense": before,
+                "pruned": None,
+                "report": result.report,
+            }
+            _write(inputs.run, outputs, model, result, summary)
+        except OSError as e:
+            if e.errno not in _NO_SPACE or not unfinished.hint:
+                raise
+            raise InputError(f"{e}. When there is space: {unfinished.hint}") from e
+        except KeyboardInterrupt:
+            if unfinished.hint:
+                typer.echo(unfinished.hint, err=True)
             raise
-        raise InputError(f"{e}. When there is space: {unfinished.hint}") from e
-    except KeyboardInterrupt:
-        if unfinished.hint:
-            typer.echo(unfinished.hint, err=True)
-        raise
-    if not failure:
-        unfinished.discard()
-    after = inputs.evaluate(model)  # the user's code may fail; the result is on disk by now
-    outputs.write_summary({**summary, "pruned": after})
+        if not failure:
+            unfinished.discard()
+        after = inputs.evaluate(model)  # the user's code may fail; the result is on disk by now
+        outputs.write_summary({**summary, "pruned": after})
+        tell_end(tracking, summary, after, outputs.folder)
     _print(inputs.run, result, before, after, seconds, outputs)
     if failure:
         hint = unfinished.hint or "no step was done"
@@ -147,7 +162,12 @@ def prune_run(inputs: RunInputs, outputs: Outputs, journal: Journal, unfinished:
 
 
 def _optimized(
-    inputs: RunInputs, model: nn.Module, calibration: Any, holdout: Any, journal: Journal
+    inputs: RunInputs,
+    model: nn.Module,
+    calibration: Any,
+    holdout: Any,
+    journal: Journal,
+    callback: Callable[[StepRecord], None] | None,
 ) -> tuple[MaskResult, str, int]:
     """(the result, why it is not all, exit code); the model is masked."""
     from optiprune.api import optimize_masks
@@ -161,6 +181,7 @@ def _optimized(
                 calibration,
                 holdout=holdout,
                 config=inputs.run.engine_config(),
+                callback=callback,
                 steps=JournalSteps(journal, stop),
             )
         return result, "", 0

@@ -30,6 +30,6 @@ def resume_command(
             typer.echo(f"{unfinished.steps} steps are there", err=True)
             inputs = RunInputs.find(run, here)
             outputs = Outputs(inputs.run, folder.resolve(), force=True)
-            code = prune_run(inputs, outputs, journal, unfinished)
+            code = prune_run(inputs, outputs, journal, unfinished, resumed=True)
         if code:
             raise typer.Exit(code)

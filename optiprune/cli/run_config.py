@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -87,6 +87,12 @@ class OutputSection(Section):
     )
     model: str = Field(MODEL, description="File name of the pruned state dict.")
     history: str = Field(HISTORY, description="File name of the history: one JSON object a step.")
+
+    log: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
+        (),
+        description="Where the steps and the end of the run are logged to: 'tensorboard' (event "
+        "files in the folder tensorboard), 'mlflow' (where MLFLOW_TRACKING_URI says).",
+    )
 
     @field_validator("masks", "model", "history")
     @classmethod
