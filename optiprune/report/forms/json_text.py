@@ -41,7 +41,7 @@ def _section(section: Section) -> dict[str, Any]:
     return {
         "key": section.key,
         "title": section.title,
-        "text": [*section.paragraphs, *section.points],
+        "text": list(section.paragraphs),
         "tables": [
             {
                 "caption": table.caption,

@@ -33,8 +33,6 @@ def _section(section: Section, level: str) -> Iterator[str]:
     yield from (f"{level} {_plain(section.title)}", "")
     for paragraph in section.paragraphs:
         yield from (_plain(paragraph), "")
-    if section.points:
-        yield from (*(f"- {_plain(point)}" for point in section.points), "")
     for table in section.tables:
         yield from _table(table)
 

@@ -77,7 +77,7 @@ def error_section(run: RunData, key: str) -> Section | None:
         "did not. Where the two lie far apart, the layer was fitted to its samples: more samples "
         "or more damping help.",
     )
-    return Section(key, "Error per layer", paragraphs if held else (), (), plots, tables=(listed,))
+    return Section(key, "Error per layer", paragraphs if held else (), plots, tables=(listed,))
 
 
 def _errors(layers: Sequence[LayerReport], held: bool) -> Plot:

@@ -37,7 +37,7 @@ def allocation_section(run: RunData, key: str) -> Section | None:
     spent = percent(found.spent / found.limit if found.limit else None)
     paragraphs = [
         f"Method '{found.method}' shared out a budget of {found.budget}: {spent.text} of "
-        f"{number(found.limit, 6).text} was spent. It took {duration(found.seconds).text}."
+        f"{count(round(found.limit)).text} was spent. It took {duration(found.seconds).text}."
     ]
     if found.predicted is not None and found.predicted_uniform is not None:
         paragraphs.append(

@@ -10,7 +10,7 @@ from optiprune.engine.records import StepRecord
 from optiprune.report.charts.plot import Plot, PlotArea
 from optiprune.report.charts.scale import Scale
 from optiprune.report.document import Section, Table, cells, table
-from optiprune.report.numbers import change, count, duration, number, percent
+from optiprune.report.numbers import change, count, duration, number, percent, whole
 from optiprune.report.run_data import RunData
 
 __all__ = ["energy_section", "promise_section", "running_sums"]
@@ -23,12 +23,14 @@ def promise_section(run: RunData, key: str) -> Section | None:
     steps = [r for r in run.history if r.actual is not None and math.isfinite(r.predicted)]
     if not steps:
         return None
-    fell = sum((r.actual or 0.0) < 0 for r in steps)
+    proposed = [r for r in steps if r.predicted or r.actual]
+    fell = sum((r.actual or 0.0) < 0 for r in proposed)
     paragraphs = (
         "The quadratic model of the loss predicts what a step will change. A dot on the diagonal "
         "kept that promise; above it, the step brought less than promised. Steps are judged by the "
         "measured change alone.",
-        f"{fell:,} of {len(steps):,} measured steps lowered the error.",
+        f"{whole(len(proposed), 'step')} of {len(steps):,} proposed a change; {fell:,} of them lowered "
+        "the error on samples that did not decide.",
     )
     return Section(
         key,

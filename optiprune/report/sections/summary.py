@@ -26,8 +26,10 @@ def summary_section(run: RunData, key: str) -> Section:
         tables.append(table(caption, ("measure", "dense", "pruned", "change"), scores))
     tables.append(table("Key numbers", ("what", "value"), list(_facts(run)), sorts=False))
     notes = () if run.report is None else run.report.notes
-    points = tuple(f"Note of the run: {note}" for note in notes)
-    return Section(key, "Summary", tuple(_sentences(run)), points, tables=tuple(tables))
+    if notes:
+        rows = [cells(note) for note in notes]
+        tables.append(table("Notes of the run", ("note",), rows, long=len(rows) > 5, sorts=False))
+    return Section(key, "Summary", tuple(_sentences(run)), tables=tuple(tables))
 
 
 def error_ratios(run: RunData) -> list[float]:
