@@ -29,8 +29,8 @@ def promise_section(run: RunData, key: str) -> Section | None:
         "The quadratic model of the loss predicts what a step will change. A dot on the diagonal "
         "kept that promise; above it, the step brought less than promised. Steps are judged by the "
         "measured change alone.",
-        f"{whole(len(proposed), 'step')} of {len(steps):,} proposed a change; {fell:,} of them lowered "
-        "the error on samples that did not decide.",
+        f"{whole(len(proposed), 'step')} of {len(steps):,} proposed a change; {fell:,} of them "
+        "lowered the error on samples that did not decide.",
     )
     return Section(
         key,
