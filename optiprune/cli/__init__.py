@@ -21,6 +21,7 @@ from .doctor import doctor_command
 from .export import export_command
 from .groups import groups_command
 from .prune import prune_command
+from .report import report_command
 from .resume import resume_command
 from .shrink import shrink_command
 from .solve import solve_command
@@ -59,6 +60,7 @@ def _options(
 
 app.command("prune")(prune_command)
 app.command("resume")(resume_command)
+app.command("report")(report_command)
 app.command("groups")(groups_command)
 app.command("shrink")(shrink_command)
 app.command("train")(train_command)

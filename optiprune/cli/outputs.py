@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optiprune.config.run_files import CONFIG, SUMMARY
 from optiprune.durable import replacing
 
 from .errors import InputError
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from optiprune.masks import MaskSet
 
 __all__ = ["CONFIG", "SUMMARY", "Outputs", "history_line"]
-
-CONFIG = "config.toml"
-SUMMARY = "summary.json"
 
 
 class Outputs:

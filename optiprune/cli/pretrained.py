@@ -19,11 +19,13 @@ from .errors import NO_SOLUTION, InputError
 from .interrupts import stop_between_steps
 from .outputs import Outputs
 from .pretrained_config import PretrainedRunConfig
+from .run_tracking import check_trackers, run_tracking, tell_end
 from .unfinished import Unfinished
 
 if TYPE_CHECKING:
     from optiprune.durable import Journal
     from optiprune.offload import OffloadResult
+    from optiprune.tracking import Tracking
 
 __all__ = ["PretrainedInputs", "plan_directory", "prune_directory"]
 
@@ -40,6 +42,7 @@ class PretrainedInputs:
     def find(cls, run: PretrainedRunConfig, folder: Path) -> PretrainedInputs:
         """Raises `InputError` for a directory or a text that is not there."""
         check_solver(run)
+        check_trackers(run)
         run = run.absolute(folder)
         if not Path(run.pretrained.dir).is_dir():
             raise InputError(f"pretrained.dir: there is no directory {run.pretrained.dir}")
@@ -104,24 +107,38 @@ def plan_directory(inputs: PretrainedInputs) -> None:
 
 
 def prune_directory(
-    inputs: PretrainedInputs, outputs: Outputs, journal: Journal, unfinished: Unfinished
+    inputs: PretrainedInputs,
+    outputs: Outputs,
+    journal: Journal,
+    unfinished: Unfinished,
+    *,
+    resumed: bool = False,
 ) -> int:
-    """Prune and write; the exit code. A run that ends early leaves its steps, and no model."""
+    """Prune and write; the exit code. A run that ends early leaves its steps, and no model.
+
+    ``resumed``: whether trackers have seen steps of this run.
+    """
     from optiprune.engine.errors import StepFailedError
     from optiprune.engine.steps import JournalSteps
     from optiprune.offload import prune_pretrained
 
     started = time.perf_counter()
+    samples = inputs.samples()
     try:
-        with stop_between_steps() as stop:
+        with (
+            stop_between_steps() as stop,
+            run_tracking(inputs.run, outputs.folder, resumed=resumed) as tracking,
+        ):
             result = prune_pretrained(
                 inputs.run.pretrained.dir,
                 inputs.run.output.dir,
-                inputs.samples(),
+                samples,
                 **inputs.arguments(),
                 force=True,  # asked for, or there is nothing to replace: `Outputs` has looked
+                callback=tracking.callback,
                 steps=JournalSteps(journal, stop),
             )
+            _write(inputs, outputs, result, time.perf_counter() - started, tracking)
     except (KeyboardInterrupt, OSError):
         if unfinished.hint:
             typer.echo(unfinished.hint, err=True)
@@ -130,24 +147,33 @@ def prune_directory(
         hint = unfinished.hint or "no step was done"
         typer.echo(f"error: {e}\nNo model was written. {hint}", err=True)
         return NO_SOLUTION
-    seconds = time.perf_counter() - started
+    unfinished.discard()
+    _show(inputs, result, time.perf_counter() - started)
+    return 0
+
+
+def _write(
+    inputs: PretrainedInputs,
+    outputs: Outputs,
+    result: OffloadResult,
+    seconds: float,
+    tracking: Tracking,
+) -> None:
+    """The records of the run, beside the model."""
+    summary = {
+        "optiprune": __version__,
+        "failed": None,
+        "seconds": seconds,
+        "sparsity_asked": inputs.run.prune.sparsity,
+        "dense": None,
+        "pruned": None,
+        "report": result.report,
+    }
     outputs.begin()
     outputs.write_config(inputs.run)
     outputs.write_history(result.history)
-    outputs.write_summary(
-        {
-            "optiprune": __version__,
-            "failed": None,
-            "seconds": seconds,
-            "sparsity_asked": inputs.run.prune.sparsity,
-            "dense": None,
-            "pruned": None,
-            "report": result.report,
-        }
-    )
-    unfinished.discard()
-    _show(inputs, result, seconds)
-    return 0
+    outputs.write_summary(summary)
+    tell_end(tracking, summary, None, outputs.folder)
 
 
 def _show(inputs: PretrainedInputs, result: OffloadResult, seconds: float) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from optiprune.config import Config, read_toml
 from optiprune.config.section import Section
 
-from .run_config import RunConfig, load_file
+from .run_config import TRACKERS, RunConfig, Tracker, load_file
 
 __all__ = ["PretrainedRunConfig", "load_prune_config"]
 
@@ -65,6 +65,7 @@ class PretrainedOutput(Section):
         description="Directory of the pruned model and of the run's records, relative to the "
         "folder of this file; `--out` replaces it.",
     )
+    log: tuple[Tracker, ...] = Field((), description=TRACKERS)
 
 
 class PretrainedRunConfig(Config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from .pretrained import PretrainedInputs, plan_directory, prune_directory
 from .pretrained_config import PretrainedRunConfig, load_prune_config
 from .run_config import RunConfig
 from .run_inputs import RunInputs
+from .run_tracking import run_tracking, tell_end
 from .unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from optiprune.api import MaskResult
     from optiprune.durable import Journal
+    from optiprune.engine.records import StepRecord
 
 __all__ = ["find_inputs", "prune_command", "run_inputs"]
 
@@ -136,12 +139,17 @@ def find_inputs(run: RunConfig | PretrainedRunConfig, folder: Path) -> RunInputs
 
 
 def run_inputs(
-    inputs: RunInputs | PretrainedInputs, outputs: Outputs, journal: Journal, unfinished: Unfinished
+    inputs: RunInputs | PretrainedInputs,
+    outputs: Outputs,
+    journal: Journal,
+    unfinished: Unfinished,
+    *,
+    resumed: bool = False,
 ) -> int:
-    """Prune and write; the exit code."""
+    """Prune and write; the exit code, see `prune_run`."""
     if isinstance(inputs, PretrainedInputs):
-        return prune_directory(inputs, outputs, journal, unfinished)
-    return prune_run(inputs, outputs, journal, unfinished)
+        return prune_directory(inputs, outputs, journal, unfinished, resumed=resumed)
+    return prune_run(inputs, outputs, journal, unfinished, resumed=resumed)
 
 
 def _show_planned(inputs: RunInputs | PretrainedInputs) -> None:
@@ -158,43 +166,55 @@ def _show_planned(inputs: RunInputs | PretrainedInputs) -> None:
     plan.require_memory()
 
 
-def prune_run(inputs: RunInputs, outputs: Outputs, journal: Journal, unfinished: Unfinished) -> int:
+def prune_run(
+    inputs: RunInputs,
+    outputs: Outputs,
+    journal: Journal,
+    unfinished: Unfinished,
+    *,
+    resumed: bool = False,
+) -> int:
     """Prune and write; the exit code, not 0 if only what was reached until then is on disk.
 
     Parameters
     ----------
     journal : of the steps, which are taken from there where they are there
     unfinished : is taken away when the results are on disk
+    resumed : whether trackers have seen steps of this run
     """
     model = inputs.model()
     before = inputs.evaluate(model)
     calibration, holdout = inputs.calibration(), inputs.holdout()
-    started = time.perf_counter()
-    try:
-        result, failure, code = _optimized(inputs, model, calibration, holdout, journal)
-        seconds = time.perf_counter() - started
-        summary = {
-            "optiprune": __version__,
-            "failed": failure or None,
-            "seconds": seconds,
-            "sparsity_asked": inputs.run.prune.sparsity,
-            "dense": before,
-            "pruned": None,
-            "report": result.report,
-        }
-        _write(inputs.run, outputs, model, result, summary)
-    except OSError as e:
-        if e.errno not in _NO_SPACE or not unfinished.hint:
+    with run_tracking(inputs.run, outputs.folder, resumed=resumed) as tracking:
+        started = time.perf_counter()
+        try:
+            result, failure, code = _optimized(
+                inputs, model, calibration, holdout, journal, tracking.callback
+            )
+            seconds = time.perf_counter() - started
+            summary = {
+                "optiprune": __version__,
+                "failed": failure or None,
+                "seconds": seconds,
+                "sparsity_asked": inputs.run.prune.sparsity,
+                "dense": before,
+                "pruned": None,
+                "report": result.report,
+            }
+            _write(inputs.run, outputs, model, result, summary)
+        except OSError as e:
+            if e.errno not in _NO_SPACE or not unfinished.hint:
+                raise
+            raise InputError(f"{e}. When there is space: {unfinished.hint}") from e
+        except KeyboardInterrupt:
+            if unfinished.hint:
+                typer.echo(unfinished.hint, err=True)
             raise
-        raise InputError(f"{e}. When there is space: {unfinished.hint}") from e
-    except KeyboardInterrupt:
-        if unfinished.hint:
-            typer.echo(unfinished.hint, err=True)
-        raise
-    if not failure:
-        unfinished.discard()
-    after = inputs.evaluate(model)  # the user's code may fail; the result is on disk by now
-    outputs.write_summary({**summary, "pruned": after})
+        if not failure:
+            unfinished.discard()
+        after = inputs.evaluate(model)  # the user's code may fail; the result is on disk by now
+        outputs.write_summary({**summary, "pruned": after})
+        tell_end(tracking, summary, after, outputs.folder)
     _print(inputs.run, result, before, after, seconds, outputs)
     if failure:
         hint = unfinished.hint or "no step was done"
@@ -203,7 +223,12 @@ def prune_run(inputs: RunInputs, outputs: Outputs, journal: Journal, unfinished:
 
 
 def _optimized(
-    inputs: RunInputs, model: nn.Module, calibration: Any, holdout: Any, journal: Journal
+    inputs: RunInputs,
+    model: nn.Module,
+    calibration: Any,
+    holdout: Any,
+    journal: Journal,
+    callback: Callable[[StepRecord], None] | None,
 ) -> tuple[MaskResult, str, int]:
     """(the result, why it is not all, exit code); the model is masked."""
     from optiprune.api import optimize_masks
@@ -217,6 +242,7 @@ def _optimized(
                 calibration,
                 holdout=holdout,
                 config=inputs.run.engine_config(),
+                callback=callback,
                 steps=JournalSteps(journal, stop),
             )
         return result, "", 0

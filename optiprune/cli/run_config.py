@@ -5,24 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
 from optiprune.config import Config, ConfigError, read_toml, validate
+from optiprune.config.run_files import HISTORY, MASKS, MODEL
 from optiprune.config.section import Section
 
 __all__ = [
+    "TRACKERS",
     "DataSection",
     "ModelSection",
     "OutputSection",
     "RunConfig",
+    "Tracker",
     "check_reference",
     "load_file",
     "load_run_config",
 ]
 
 
+Tracker = Literal["tensorboard", "mlflow"]
+TRACKERS = (
+    "Where the steps and the end of the run are logged to: 'tensorboard' (event files in the "
+    "folder tensorboard), 'mlflow' (where MLFLOW_TRACKING_URI says)."
+)
 FileConfig = TypeVar("FileConfig", bound=Section)
 
 # no separators of any system, no drive, nothing that cannot be printed
@@ -85,14 +93,14 @@ class OutputSection(Section):
         description="Folder of the results, relative to the folder of this file; "
         "`--out` replaces it.",
     )
-    masks: str = Field("masks.safetensors", description="File name of the masks.")
+    masks: str = Field(MASKS, description="File name of the masks.")
     save_model: bool = Field(
         True, description="Write the state dict of the pruned model (zeros stay in it)."
     )
-    model: str = Field("model.safetensors", description="File name of the pruned state dict.")
-    history: str = Field(
-        "history.jsonl", description="File name of the history: one JSON object a step."
-    )
+    model: str = Field(MODEL, description="File name of the pruned state dict.")
+    history: str = Field(HISTORY, description="File name of the history: one JSON object a step.")
+
+    log: tuple[Tracker, ...] = Field((), description=TRACKERS)
 
     @field_validator("masks", "model", "history")
     @classmethod

@@ -11,6 +11,7 @@ from .callables import CallableLoader, absolute_reference, check_solver
 from .model_inputs import ModelInputs, absolute_model
 from .returned import as_iterable, as_numbers
 from .run_config import RunConfig
+from .run_tracking import check_trackers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,10 +40,12 @@ class RunInputs:
 
         Raises
         ------
-        InputError, SolverError
-            A file or function is missing, or the solver or one of its options does not exist.
+        InputError, SolverError, TrackingError
+            A file or function is missing, the solver or one of its options does not exist, or a
+            tracker is not installed.
         """
         check_solver(run)
+        check_trackers(run)
         run = _absolute(run, folder)
         loader = CallableLoader(folder)
         data = run.data

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from optiprune.config.run_files import CONFIG, SUMMARY, UNFINISHED
 from optiprune.durable import Journal, locked, replacing
 
 from .errors import InputError
-from .outputs import SUMMARY
 from .pretrained_config import PretrainedRunConfig, load_prune_config
 from .run_config import RunConfig
 from .toml_text import toml_text
 
 __all__ = ["Unfinished"]
 
-_CONFIG, _ORIGIN = "config.toml", "folder.txt"
+_ORIGIN = "folder.txt"
 
 
 class Unfinished:
@@ -29,7 +29,7 @@ class Unfinished:
 
     def __init__(self, folder: Path) -> None:
         self._results = folder
-        self._folder = folder / "unfinished"
+        self._folder = folder / UNFINISHED
         self._journal: Journal | None = None
         self._ended = False
 
@@ -47,7 +47,7 @@ class Unfinished:
 
     def check_none(self) -> None:
         """Raise `InputError` for a run that has not ended."""
-        if (self._folder / _CONFIG).exists():
+        if (self._folder / CONFIG).exists():
             raise InputError(
                 f"{self._results} holds a run that has not ended; `optiprune resume "
                 f"{self._results}` goes on with it, --force starts anew"
@@ -72,7 +72,7 @@ class Unfinished:
                 try:
                     self._clear()
                     self._write(_ORIGIN, str(here))
-                    self._write(_CONFIG, toml_text(run.model_dump(mode="json")))
+                    self._write(CONFIG, toml_text(run.model_dump(mode="json")))
                     self._journal = Journal(self._folder)
                     yield self._journal
                 finally:
@@ -98,7 +98,7 @@ class Unfinished:
         LockedError
             Another process writes there.
         """
-        path = self._folder / _CONFIG
+        path = self._folder / CONFIG
         if not path.is_file():
             done = (self._results / SUMMARY).exists()
             why = "the run there has ended" if done else "there is no run that was begun"
@@ -115,7 +115,7 @@ class Unfinished:
 
     def _clear(self) -> None:
         """Without its config nothing is gone on with: it goes first."""
-        for name in (_CONFIG, _ORIGIN):
+        for name in (CONFIG, _ORIGIN):
             (self._folder / name).unlink(missing_ok=True)
         Journal.remove(self._folder)
 

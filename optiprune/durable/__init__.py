@@ -1,7 +1,17 @@
 """Files that a crash, a full disk or a power cut leaves whole: standard library alone."""
 
 from .journal import Entry, Journal, JournalError
+from .journal_view import JournalView
 from .lock import LockedError, locked
 from .replacing import replacing, sync_folder
 
-__all__ = ["Entry", "Journal", "JournalError", "LockedError", "locked", "replacing", "sync_folder"]
+__all__ = [
+    "Entry",
+    "Journal",
+    "JournalError",
+    "JournalView",
+    "LockedError",
+    "locked",
+    "replacing",
+    "sync_folder",
+]

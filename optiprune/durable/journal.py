@@ -21,9 +21,9 @@ from typing import Any
 
 from .replacing import remove_leftovers, replacing, sync_folder
 
-__all__ = ["Entry", "Journal", "JournalError"]
+__all__ = ["JOURNAL", "Entry", "Journal", "JournalError", "entry_of", "file_of"]
 
-_NAME, _FOLDER = "journal.jsonl", "steps"
+JOURNAL, _FOLDER = "journal.jsonl", "steps"
 # lines of a journal; numbers stand in names of files
 _MOST = 10**9
 _REMEDY = "to do it and what came after it again, resume with --repair"
@@ -69,7 +69,7 @@ class Journal:
 
     def __init__(self, folder: Path, *, repair: bool = False) -> None:
         self._folder = folder
-        self._path = folder / _NAME
+        self._path = folder / JOURNAL
         self._entries: dict[str, Entry] = {}
         self._lines = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class Journal:
     @staticmethod
     def remove(folder: Path) -> None:
         """Take all steps in a folder away, whatever their state."""
-        (folder / _NAME).unlink(missing_ok=True)
+        (folder / JOURNAL).unlink(missing_ok=True)
         shutil.rmtree(folder / _FOLDER, ignore_errors=True)
 
     def __contains__(self, key: str) -> bool:
@@ -108,7 +108,7 @@ class Journal:
         entry = self._entries.get(key)
         if entry is None or entry.content is not None:
             return None if entry is None else entry.content
-        path = self._file(entry.number, entry.key)
+        path = file_of(self._folder, entry.number, entry.key)
         try:
             if _digest(path) == entry.digest:
                 return path
@@ -134,7 +134,7 @@ class Journal:
             digest = hashlib.sha256(content).hexdigest()
             entry = Entry(number, key, digest, content)
         else:
-            path = self._file(number, key)
+            path = file_of(self._folder, number, key)
             if not path.parent.exists():
                 path.parent.mkdir()
                 sync_folder(self._folder)
@@ -146,11 +146,7 @@ class Journal:
         old = self._entries.pop(key, None)
         self._entries[key] = entry
         if old is not None and old.content is None:
-            self._file(old.number, old.key).unlink(missing_ok=True)
-
-    def _file(self, number: int, key: str) -> Path:
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", key)[:80]
-        return self._folder / _FOLDER / f"{number:06d}-{name}.bin"
+            file_of(self._folder, old.number, old.key).unlink(missing_ok=True)
 
     def _append(self, line: bytes) -> None:
         new = not self._path.exists()
@@ -170,12 +166,12 @@ class Journal:
 
     def _read(self, repair: bool) -> None:
         *lines, rest = self._path.read_bytes().split(b"\n")
-        if not rest and lines and _entry(lines[-1]) is None:  # not all of it reached the disk
+        if not rest and lines and entry_of(lines[-1]) is None:  # not all of it reached the disk
             rest = lines.pop() + b"\n"
         if rest:
             os.truncate(self._path, sum(len(x) + 1 for x in lines))
         for i, line in enumerate(lines):
-            entry = _entry(line)
+            entry = entry_of(line)
             if entry is None:
                 if repair:
                     break
@@ -204,7 +200,7 @@ class Journal:
 
     def _remove_orphans(self) -> None:
         """Contents of steps that were being written, or replaced, when a process was killed."""
-        kept = {self._file(e.number, e.key) for e in self._entries.values()}
+        kept = {file_of(self._folder, e.number, e.key) for e in self._entries.values()}
         for path in (self._folder / _FOLDER).glob("*.bin"):
             if path not in kept:
                 path.unlink()
@@ -233,7 +229,13 @@ def _check(table: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
-def _entry(line: bytes) -> Entry | None:
+def file_of(folder: Path, number: int, key: str) -> Path:
+    """Where the contents of a step are whose line does not hold them."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", key)[:80]
+    return folder / _FOLDER / f"{number:06d}-{name}.bin"
+
+
+def entry_of(line: bytes) -> Entry | None:
     """What the line says; None if it is not as it was written."""
     try:
         table = json.loads(line)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from optiprune.durable import Journal, JournalError
 
-__all__ = ["JournalSteps", "NoSteps", "StepStore", "Stored"]
+__all__ = ["JournalSteps", "NoSteps", "StepStore", "Stored", "stored_of"]
 
 # contents of more bytes have a file of their own
 _LONG = 4096
@@ -63,6 +63,33 @@ class NoSteps:
         pass
 
 
+def stored_of(content: bytes | Path) -> Stored:
+    """The step that a `Journal` holds these contents of.
+
+    Raises
+    ------
+    JournalError
+        They are no step of a run.
+    """
+    try:
+        if isinstance(content, bytes):
+            arrays = {name: t.clone() for name, t in load(content).items()}
+            text = content[8 : 8 + int.from_bytes(content[:8], "little")]
+            metadata = json.loads(text)["__metadata__"]
+        else:
+            with safe_open(content, "pt") as file:
+                names = file.keys()
+                arrays = {name: file.get_tensor(name).clone() for name in names}
+                metadata = file.metadata()
+        record = json.loads(metadata[_RECORD])
+        if not isinstance(record, dict):
+            raise ValueError("its record is no table")
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as e:
+        where = content if isinstance(content, Path) else "a line of the journal"
+        raise JournalError(f"{where} is no step of a run: {str(e)[:200]}") from e
+    return Stored(arrays, record)
+
+
 @dataclass(slots=True)
 class JournalSteps:
     """Steps in a `Journal`, each a safetensors file, or a line if it is short.
@@ -87,15 +114,7 @@ class JournalSteps:
 
     def get(self, key: str) -> Stored | None:
         found = self.journal.get(key)
-        if found is None:
-            return None
-        try:
-            return _stored(found)
-        except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as e:
-            where = found if isinstance(found, Path) else "its line"
-            raise JournalError(
-                f"step {key[:200]!r} of the journal is no step of a run ({where}): {str(e)[:200]}"
-            ) from e
+        return None if found is None else stored_of(found)
 
     def put(self, key: str, arrays: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         own = {k: v.detach().cpu().contiguous() for k, v in arrays.items()}
@@ -109,19 +128,3 @@ class JournalSteps:
     def check(self) -> None:
         if self.stop():
             raise KeyboardInterrupt
-
-
-def _stored(found: bytes | Path) -> Stored:
-    """What a step's contents, or the file that holds them, say."""
-    if isinstance(found, bytes):
-        arrays = {name: t.clone() for name, t in load(found).items()}
-        text = found[8 : 8 + int.from_bytes(found[:8], "little")]
-        metadata = json.loads(text)["__metadata__"]
-    else:
-        with safe_open(found, "pt") as file:
-            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
-    record = json.loads(metadata[_RECORD])
-    if not isinstance(record, dict):
-        raise ValueError("its record is no table")
-    return Stored(arrays, record)

@@ -12,6 +12,7 @@ from .hashing import weight_hashes
 from .keep import KeepMasked, keep_masked
 from .maskset import MaskSet
 from .pattern import check_pattern
+from .reader import MaskReader
 
 __all__ = [
     "AppliedMasks",
@@ -20,6 +21,7 @@ __all__ = [
     "MaskError",
     "MaskFileContents",
     "MaskFileError",
+    "MaskReader",
     "MaskSet",
     "check_pattern",
     "keep_masked",

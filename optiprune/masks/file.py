@@ -32,7 +32,16 @@ from optiprune.durable import replacing
 
 from .errors import MaskError, MaskFileError
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "Contents", "header_digest", "read_file", "write_file"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "Contents",
+    "header",
+    "header_digest",
+    "read_file",
+    "read_mask",
+    "write_file",
+]
 
 FORMAT = "optiprune-masks"
 FORMAT_VERSION = 1
@@ -129,14 +138,14 @@ def read_file(path: str | os.PathLike[str]) -> Contents:
     try:
         with safe_open(path, framework="pt", device="cpu") as f:
             text = f.metadata() or {}
-            records = _header(path, text)
+            records = header(path, text)
             stored = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
     except SafetensorError as e:
         raise MaskFileError(f"{path} is damaged or is not a safetensors file: {e}") from e
     masks, values, hashes = {}, {}, {}
     for record in records:
         name = record["name"]
-        masks[name] = _read_mask(path, record, stored.pop(f"mask:{name}", None))
+        masks[name] = read_mask(path, record, stored.pop(f"mask:{name}", None))
         if record["hash"] is not None:
             hashes[name] = record["hash"]
         if "values_sha256" in record:
@@ -173,7 +182,8 @@ def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=n).astype(np.bool_)).reshape(shape)
 
 
-def _header(path: Path, text: Mapping[str, str]) -> list[dict[str, Any]]:
+def header(path: Path, text: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The list of parameters out of the metadata. Raises `MaskFileError`."""
     if text.get("format") != FORMAT:
         raise MaskFileError(
             f"{path} is a safetensors file, but not a mask file of optiprune "
@@ -213,7 +223,8 @@ def _header(path: Path, text: Mapping[str, str]) -> list[dict[str, Any]]:
     return records
 
 
-def _read_mask(path: Path, record: Mapping[str, Any], packed: Tensor | None) -> Tensor:
+def read_mask(path: Path, record: Mapping[str, Any], packed: Tensor | None) -> Tensor:
+    """One mask out of its bits and its entry in the list. Raises `MaskFileError`."""
     name, shape = record["name"], tuple(record["shape"])
     if packed is None:
         raise MaskFileError(f"{path} lists parameter {name!r} but holds no mask for it")
