@@ -28,7 +28,7 @@ __all__ = ["Package", "doctor_command", "packages"]
 _LITTLE_MEMORY = 2 << 30
 _THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # extras of the project itself
-_OWN_WORK = ("dev", "docs", "demo", "peers")
+_OWN_WORK = ("dev", "docs", "demo", "peers", "release")
 
 
 @dataclass(frozen=True, slots=True)
