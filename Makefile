@@ -5,6 +5,9 @@
 #   make format  let ruff rewrite what it can
 #   make bench   the benchmarks on Fashion-MNIST (minutes; apt install dataset-fashion-mnist)
 #   make docs    the documentation, into site/
+#   make audit   licences and known weaknesses of what is needed (the latter asks a database)
+#   make sbom    a bill of materials, CycloneDX, into dist/sbom.json
+#   make release-check  build both packages, install each where nothing else is, prune there
 #   make clean   remove everything that these targets made
 
 PYTHON ?= python3
@@ -13,6 +16,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 DEV    := $(VENV)/.dev-installed
 DOCS   := $(VENV)/.docs-installed
+RELEASE := $(VENV)/.release-installed
 # a worker for each core; a file's tests stay together, for what they share
 PYTEST_ARGS ?= -n auto --dist loadfile
 
@@ -26,7 +30,7 @@ export HF_HUB_OFFLINE ?= 1
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs clean
+.PHONY: help demo test lint format bench docs audit sbom release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +47,10 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DOCS): $(DEV)
 	$(PIP) -e '.[docs]'
+	@touch $@
+
+$(RELEASE): $(DEV)
+	$(PIP) -e '.[release]'
 	@touch $@
 
 demo: $(DEV)
@@ -70,6 +78,17 @@ bench: $(DEV)
 docs: $(DOCS)
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
 	@echo "built site/index.html"
+
+# both are done, whatever the first says; an audit that could not be done is an error, too
+audit: $(RELEASE)
+	$(BIN)/python -m tools.licences; a=$$?; $(BIN)/python -m tools.audit && exit $$a
+
+# of an environment that holds what the core needs and nothing of ours
+sbom: $(RELEASE)
+	$(BIN)/python -m tools.sbom --out dist/sbom.json
+
+release-check: $(RELEASE)
+	$(BIN)/python -m tools.release_check $(RELEASE_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist site demo-out runs *.egg-info

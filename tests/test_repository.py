@@ -46,7 +46,10 @@ def test_a_bare_import_of_a_link_is_refused(name: str) -> None:
     assert f"import it as 'optiprune.{name}'" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench", "docs", "clean", "format"])
+@pytest.mark.parametrize(
+    "target",
+    ["demo", "test", "lint", "bench", "docs", "clean", "format", "audit", "sbom", "release-check"],
+)
 def test_make_knows_the_target(target: str) -> None:
     make = shutil.which("make")
     if make is None:

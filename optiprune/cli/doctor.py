@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -27,8 +28,10 @@ __all__ = ["Package", "doctor_command", "packages"]
 
 _LITTLE_MEMORY = 2 << 30
 _THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# core packages with code of a machine, whose import may fail although they are installed
+_COMPILED = ("numpy", "scipy", "numba", "torch", "highspy", "dimod", "psutil", "safetensors")
 # extras of the project itself
-_OWN_WORK = ("dev", "docs", "demo", "peers")
+_OWN_WORK = ("dev", "docs", "demo", "peers", "release")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ def doctor_command(
     with reporting(debug):
         found = packages()
         system = _system()
-        complaints = list(_complaints(found, system))
+        broken = dict(_broken(found))
+        complaints = [*_complaints(found, system), *broken.values()]
         if as_json:
             table = {
                 "optiprune": __version__,
@@ -74,7 +78,7 @@ def doctor_command(
             typer.echo(json.dumps(table, indent=1))
         else:
             _show(found, system, complaints)
-        if any(p.wrong for p in found):
+        if broken or any(p.wrong for p in found):
             raise typer.Exit(1)
 
 
@@ -95,6 +99,20 @@ def packages() -> list[Package]:
         fits = version is not None and requirement.specifier.contains(version, prereleases=True)
         out.append(Package(requirement.name, str(requirement.specifier), version, fits, extra))
     return out
+
+
+def _broken(found: list[Package]) -> Iterator[tuple[str, str]]:
+    """(package, complaint) for those that are installed and cannot be imported."""
+    for p in found:
+        if p.extra or p.found is None or p.name not in _COMPILED:
+            continue
+        try:
+            importlib.import_module(p.name)
+        except Exception as e:  # a library that is missing, another architecture, half a package
+            said = str(e).splitlines() or [""]
+            why = f"{type(e).__name__}: {said[0][:200]}"
+            remedy = f"pip install --force-reinstall --no-deps '{p.name}{p.needs}'"
+            yield p.name, f"{p.name} is installed and cannot be imported ({why}): {remedy}"
 
 
 def _extra(requirement: Requirement) -> str:
@@ -176,6 +194,10 @@ def _show(found: list[Package], system: dict[str, Any], complaints: list[str]) -
         state = p.found or "-"
         table.add_row(p.name, p.needs, f"{state} (!)" if p.wrong else state, p.extra or "all")
     console.print(table)
+    missing = sorted({p.extra for p in found if p.extra and p.found is None})
+    if missing:
+        extras = f"pip install 'optiprune[{','.join(missing)}]'"
+        console.print(f"extras that are not installed: {escape(extras)}", soft_wrap=True)
     for complaint in complaints:
         console.print(f"! {escape(complaint)}", soft_wrap=True)
     if not complaints:

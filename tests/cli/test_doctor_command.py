@@ -71,3 +71,34 @@ def test_little_memory_and_too_many_threads() -> None:
     }
     texts = list(doctor._complaints([], system))
     assert [t.split()[0] for t in texts] == ["1.0", "OMP_NUM_THREADS", "the"]
+
+
+def test_a_package_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor.importlib.import_module
+
+    def fails(name: str) -> object:
+        if name == "highspy":
+            raise ImportError("libx.so.1: cannot open shared object file")
+        return real(name)
+
+    monkeypatch.setattr(doctor.importlib, "import_module", fails)
+    result = run()
+    assert result.exit_code == 1
+    assert "! highspy is installed and cannot be imported (ImportError: libx.so.1" in result.output
+    assert "nothing is wrong" not in result.output
+
+
+def test_extras_that_are_missing_have_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor.importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name in ("matplotlib", "pyarrow"):
+            raise doctor.importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    result = run()
+    assert result.exit_code == 0
+    (line,) = (x for x in result.output.splitlines() if x.startswith("extras that are not"))
+    assert "parquet" in line
+    assert "plot" in line

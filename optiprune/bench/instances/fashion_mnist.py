@@ -83,6 +83,8 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     zero, dtype, ndim = struct.unpack(">HBB", raw[:4])
     if zero != 0 or dtype != 0x08:
         raise ValueError(f"{path} is not an IDX file of unsigned bytes (magic {raw[:4].hex()})")
+    if ndim > 4:
+        raise ValueError(f"{path} has {ndim} dimensions: no file of this data set has more than 3")
     start = 4 + 4 * ndim
     if len(raw) < start:
         raise ValueError(f"{path} is truncated within its header")
