@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import os
 import shutil
 import subprocess
@@ -167,7 +168,9 @@ def measured(name: str, page: Path, seconds: float, opens: int) -> tuple[str, st
 def picture(
     page: Path, target: Path, theme: str, selector: str, height: int, *, width: int = 1100
 ) -> None:
-    """A screenshot from the top of what ``selector`` finds; sixteen bits of colour are enough."""
+    """A screenshot from the top of what ``selector`` finds, in 64 colours."""
+    from PIL import Image
+
     with browser() as driver:
         features = [{"name": "prefers-color-scheme", "value": theme}]
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
@@ -179,7 +182,8 @@ def picture(
         )
         time.sleep(0.5)  # pictures are decoded as they come into view
         shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
-        target.write_bytes(base64.b64decode(shot["data"]))
+        with Image.open(io.BytesIO(base64.b64decode(shot["data"]))) as image:
+            image.convert("RGB").quantize(64).save(target, optimize=True)
 
 
 def printed(page: Path, target: Path) -> None:
@@ -205,7 +209,7 @@ def printed(page: Path, target: Path) -> None:
 def pictures(folder: Path, work: Path, many: Path) -> None:
     """Those of docs/report.md."""
     example = ROOT / "examples" / "run.toml"
-    runs = [work / "annealing", work / "tabu", work / "layers"]
+    runs = [work / "runs" / name for name in ("annealing", "tabu", "layers")]
     optiprune("prune", example, "--out", runs[0])
     optiprune("prune", example, "--out", runs[1], "--solver", "tabu", "--sparsity", 0.95)
     text = example.read_text().replace('"global"', '"reconstruction"')
@@ -259,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "# Opening the page of a report",
             "",
             f"{machine_line().strip()} Chromium {version}, headless, without a GPU; seed {SEED}; "
+            f"load average {os.getloadavg()[0]:.1f}, that of other work included; "
             f"{options.opens} openings, each in a new browser. Milliseconds from the start of the "
             "navigation: median (largest).",
             "",

@@ -53,9 +53,8 @@ class MlflowTracker:
         self._next_step = 0
         try:
             self._client = MlflowClient()
-            self._id = self._found(folder) if resumed else None
-            if self._id is None:
-                self._id = self._begun(folder, config)
+            found = self._found(folder) if resumed else None
+            self._id = self._begun(folder, config) if found is None else found
         except Exception as e:  # whatever the store raises
             where = os.environ.get("MLFLOW_TRACKING_URI", "its default place")
             raise TrackingError(

@@ -53,11 +53,12 @@ def _results(runs: Sequence[RunData]) -> Section:
                 duration(run.seconds),
             )
         )
-    listed = table(
-        "Results; predicted and measured are sums of changes, as in the run's own part",
-        columns,
-        rows,
-    )
+    caption = "Results; predicted and measured are sums of changes, as in the run's own part"
+    if len(runs) <= _SIDE_BY_SIDE:
+        head, *body = zip(cells(*columns), *rows, strict=True)
+        listed = table(caption, [cell.text for cell in head], body, sorts=False)
+    else:
+        listed = table(caption, columns, rows)
     paragraphs = []
     if len({_conditions(run) for run in runs}) > 1:
         paragraphs.append(

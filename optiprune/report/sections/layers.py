@@ -57,11 +57,12 @@ def error_section(run: RunData, key: str) -> Section | None:
         return None
     held = any(x.holdout_masked is not None for x in layers)
     first = any(x.error_initial is not None for x in layers)
-    columns = ["layer", "first mask", "after search", "after refit"]
+    columns = ["layer", *(["first mask"] if first else []), "after search", "after refit"]
     columns += ["held out: first mask", "held out: search", "held out: refit"] if held else []
     rows = []
     for x in layers:
-        errors = [x.error_initial, x.error_masked, x.error_refit]
+        errors = [x.error_initial] if first else []
+        errors += [x.error_masked, x.error_refit]
         errors += [x.holdout_initial, x.holdout_masked, x.holdout_refit] if held else []
         rows.append(cells(x.name, *(number(e) for e in errors), number(x.damping, 2)))
     listed = table(

@@ -12,7 +12,7 @@ from optiprune.report.run_data import RunData
 
 __all__ = ["mask_section"]
 
-_FEW, _LARGE, _SMALL = 60, 96, 64
+_FEW, _LARGE, _SMALL = 60, 128, 64
 
 
 def mask_section(run: RunData, key: str) -> tuple[RunData, Section | None]:

@@ -94,7 +94,8 @@ def _sentences(run: RunData) -> Iterator[str]:
     if kept is not None:
         predicted, actual, steps = kept
         if run.objective == "global":
-            text = f"The {whole(steps, 'step')} that stayed promised to change the loss by "
+            text = f"The {whole(steps, 'step')} that changed a mask and stayed promised to change "
+            text += "the loss by "
         else:
             text = f"What the solver changed in {whole(steps, 'block')} of rows promised to change "
             text += "the layers' errors by "
