@@ -168,7 +168,7 @@ def measured(name: str, page: Path, seconds: float, opens: int) -> tuple[str, st
 def picture(
     page: Path, target: Path, theme: str, selector: str, height: int, *, width: int = 1100
 ) -> None:
-    """A screenshot from the top of what ``selector`` finds, in 64 colours."""
+    """A screenshot from the top of what ``selector`` finds."""
     from PIL import Image
 
     with browser() as driver:
@@ -183,7 +183,7 @@ def picture(
         time.sleep(0.5)  # pictures are decoded as they come into view
         shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
         with Image.open(io.BytesIO(base64.b64decode(shot["data"]))) as image:
-            image.convert("RGB").quantize(64).save(target, optimize=True)
+            image.convert("RGB").save(target, optimize=True)
 
 
 def printed(page: Path, target: Path) -> None:
@@ -210,13 +210,13 @@ def pictures(folder: Path, work: Path, many: Path) -> None:
     """Those of docs/report.md."""
     example = ROOT / "examples" / "run.toml"
     runs = [work / "runs" / name for name in ("annealing", "tabu", "layers")]
-    optiprune("prune", example, "--out", runs[0])
-    optiprune("prune", example, "--out", runs[1], "--solver", "tabu", "--sparsity", 0.95)
+    optiprune("prune", example, "--out", runs[0], "--force")
+    optiprune("prune", example, "--out", runs[1], "--force", "--solver", "tabu", "--sparsity", 0.95)
     text = example.read_text().replace('"global"', '"reconstruction"')
     layers = ROOT / "examples" / ".report-layers.toml"
     layers.write_text(text)
     try:
-        optiprune("prune", layers, "--out", runs[2], "--sparsity", 0.8)
+        optiprune("prune", layers, "--out", runs[2], "--force", "--sparsity", 0.8)
     finally:
         layers.unlink()
     one, all_ = work / "one.html", work / "all.html"
@@ -226,7 +226,7 @@ def pictures(folder: Path, work: Path, many: Path) -> None:
     picture(one, folder / "report-light.png", "light", "body", 1000)
     picture(one, folder / "report-dark.png", "dark", "#run-1-promises", 900)
     picture(all_, folder / "report-comparison.png", "light", "body", 1250)
-    picture(many, folder / "report-300-layers.png", "dark", "#run-1-density", 1150)
+    picture(many, folder / "report-300-layers.png", "dark", "#run-1-density", 1000)
     picture(all_, folder / "report-masks.png", "light", "#run-1-masks", 560)
     printed(one, folder / "report-print.png")
 
