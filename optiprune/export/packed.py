@@ -4,9 +4,10 @@ Safetensors, format version 1. Tensors, by the first name that a tensor has in t
 ``mask:<name>``, uint8 of ceil(n / 8) bytes, in row-major order, the first weight in the highest
 bit (numpy.packbits), unused bits 0; ``values:<name>``, the kept values in that order, in the
 weight's dtype; ``dense:<name>``, any other tensor as it is. Metadata (text): ``format``,
-``format_version``, ``optiprune_version``, ``tensors`` (JSON list: names, the masked ones of them,
-shape, number kept or null, `hash_tensor` of what is stored), ``metadata`` (JSON object) and
-``sha256`` (`header_digest` of the others).
+``format_version``, ``optiprune_version``, ``tensors``, ``metadata`` (JSON object) and ``sha256``
+(`header_digest` of the others). ``tensors`` is a JSON list, of a dense tensor ``[names, digest]``,
+of a masked one ``[names, digest, shape, masked names]``; the digest is `parts_digest`. Lists and
+not objects: each quotation mark takes two bytes there, and a network of small layers has many.
 
 A weight of b bits at density d takes 1 + d b bits: 4.2 of 32 at 10 %, 9 of 16 at 50 %. The file
 holds data only: reading it runs no code, whoever made it.
@@ -14,8 +15,9 @@ holds data only: reading it runs no code, whoever made it.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from optiprune.masks.hashing import hash_tensor
 from .checks import check_masked, identity
 from .errors import ExportError
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "save_packed"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "parts_digest", "save_packed"]
 
 FORMAT = "optiprune-packed"
 FORMAT_VERSION = 1
@@ -81,27 +83,25 @@ def save_packed(
         listed[by_name[b.name]] = list(b.listed)
     state = model.state_dict()
     tensors: dict[str, Tensor] = {}
-    records = []
+    records: list[list[Any]] = []
     for names in groups:
         name = names[0]
         t = state[name].detach().cpu()
-        record: dict[str, Any] = {"names": names, "shape": list(t.shape), "kept": None}
         if name in mask_of:
             mask = mask_of[name].cpu()
             parts = {"mask": pack(mask), "values": t[mask].contiguous()}
-            record |= {"kept": int(mask.sum()), "masked": listed[name]}
+            about = [list(t.shape), listed[name]]
         else:
             # a copy: safetensors refuses tensors that share memory in different layouts
             parts = {"dense": t.clone(memory_format=torch.contiguous_format)}
-        for kind, part in parts.items():
-            tensors[f"{kind}:{name}"] = part
-            record[f"{kind}_sha256"] = hash_tensor(part)
-        records.append(record)
+            about = []
+        tensors |= {f"{kind}:{name}": part for kind, part in parts.items()}
+        records.append([names, parts_digest(parts.values()), *about])
     text = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "optiprune_version": __version__,
-        "tensors": json.dumps(records),
+        "tensors": json.dumps(records, separators=(",", ":")),
         "metadata": extra,
     }
     text["sha256"] = header_digest(text)
@@ -112,6 +112,12 @@ def save_packed(
             if "os error" in str(e):
                 raise
             raise ExportError(f"safetensors cannot hold this model: {e}") from e
+
+
+def parts_digest(parts: Iterable[Tensor]) -> str:
+    """The first 32 hex digits of the SHA-256 of the parts' `hash_tensor`, joined by a space."""
+    joined = " ".join(hash_tensor(part) for part in parts)
+    return hashlib.sha256(joined.encode("ascii")).hexdigest()[:32]
 
 
 def _grouped(model: nn.Module) -> list[list[str]]:

@@ -21,7 +21,7 @@ from optiprune.masks.hashing import hash_tensor
 
 from .checks import identity
 from .errors import PackedFileError
-from .packed import FORMAT, FORMAT_VERSION
+from .packed import FORMAT, FORMAT_VERSION, parts_digest
 
 __all__ = ["Packed", "load_packed", "read_packed"]
 
@@ -110,19 +110,21 @@ def read_packed(path: str | Path) -> Packed:
             records = _records(path, text)
             left = set(f.keys())
             for record in records:
-                parts = {}
-                for kind in ("dense",) if record["kept"] is None else ("mask", "values"):
-                    key = f"{kind}:{record['names'][0]}"
+                name, parts = record.names[0], []
+                for kind in ("dense",) if record.shape is None else ("mask", "values"):
+                    key = f"{kind}:{name}"
                     if key not in left:
                         raise PackedFileError(f"{path} lists {key!r} but does not hold it")
                     left.discard(key)
-                    parts[kind] = f.get_tensor(key)
-                    if hash_tensor(parts[kind]) != record[f"{kind}_sha256"]:
-                        raise PackedFileError(f"{path}: {key!r} is damaged: its checksum differs")
-                t, mask = _tensor(path, record, parts)
-                state |= dict.fromkeys(record["names"], t)
-                if mask is not None:
-                    masks |= dict.fromkeys(record["masked"], mask)
+                    parts.append(f.get_tensor(key))
+                if parts_digest(parts) != record.digest:
+                    raise PackedFileError(f"{path}: {name!r} is damaged: its checksum differs")
+                if record.shape is None:
+                    state |= dict.fromkeys(record.names, parts[0])
+                    continue
+                t, mask = _unpacked(path, name, record.shape, *parts)
+                state |= dict.fromkeys(record.names, t)
+                masks |= dict.fromkeys(record.masked, mask)
     except SafetensorError as e:
         raise PackedFileError(f"{path} is damaged or is not a safetensors file: {e}") from e
     if left:
@@ -135,7 +137,17 @@ def read_packed(path: str | Path) -> Packed:
     return Packed(state, MaskSet(masks), metadata)
 
 
-def _records(path: Path, text: Mapping[str, str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One tensor of the list; ``shape`` is None for a dense one."""
+
+    names: list[str]
+    digest: str
+    shape: tuple[int, ...] | None = None
+    masked: tuple[str, ...] = ()
+
+
+def _records(path: Path, text: Mapping[str, str]) -> list[_Record]:
     if text.get("format") != FORMAT:
         raise PackedFileError(
             f"{path} is a safetensors file, but not a packed file of optiprune "
@@ -149,53 +161,48 @@ def _records(path: Path, text: Mapping[str, str]) -> list[dict[str, Any]]:
         )
     if text.get("sha256") != header_digest(text):
         raise PackedFileError(f"{path} is damaged: the checksum of its header differs")
-    records = _parse(path, text, "tensors")
-    if not isinstance(records, list):
+    entries = _parse(path, text, "tensors")
+    if not isinstance(entries, list):
         raise PackedFileError(f"{path}: the list of tensors is not a list")
+    records = []
     seen: set[str] = set()
-    for i, r in enumerate(records):
-        if not _well_formed(r):
+    for i, entry in enumerate(entries):
+        record = _record(entry)
+        if record is None:
             raise PackedFileError(f"{path}: entry {i} of the list of tensors is malformed")
-        for name in r["names"]:
+        for name in record.names:
             if name in seen:
                 raise PackedFileError(f"{path}: {name!r} is listed twice")
             seen.add(name)
+        records.append(record)
     return records
 
 
-def _well_formed(r: object) -> bool:
-    if not isinstance(r, dict) or not _texts(r.get("names")):
-        return False
-    shape = r.get("shape")
+def _record(entry: object) -> _Record | None:
+    """None for what is no entry of the list."""
+    if not isinstance(entry, list) or len(entry) not in (2, 4):
+        return None
+    names, digest = entry[:2]
+    if not _texts(names) or not isinstance(digest, str):
+        return None
+    if len(entry) == 2:
+        return _Record(names, digest)
+    shape, masked = entry[2:]
     if not isinstance(shape, list) or not all(type(s) is int and s >= 0 for s in shape):
-        return False
-    if r.get("kept", "") is None:
-        return isinstance(r.get("dense_sha256"), str)
-    return (
-        type(r.get("kept")) is int
-        and _texts(r.get("masked"))
-        and set(r["masked"]) <= set(r["names"])
-        and isinstance(r.get("mask_sha256"), str)
-        and isinstance(r.get("values_sha256"), str)
-    )
+        return None
+    if not _texts(masked) or not set(masked) <= set(names):
+        return None
+    return _Record(names, digest, tuple(shape), tuple(masked))
 
 
 def _texts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
-def _tensor(
-    path: Path, record: Mapping[str, Any], parts: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor | None]:
-    """A tensor and its mask, if it has one."""
-    name, shape = record["names"][0], tuple(record["shape"])
-    if "dense" in parts:
-        if tuple(parts["dense"].shape) != shape:
-            raise PackedFileError(
-                f"{path}: {name!r} has shape {tuple(parts['dense'].shape)}, the list says {shape}"
-            )
-        return parts["dense"], None
-    packed, values = parts["mask"], parts["values"]
+def _unpacked(
+    path: Path, name: str, shape: tuple[int, ...], packed: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A tensor with its zeros, and its mask."""
     # compared before anything of that size is made
     size = -(-math.prod(shape) // 8)
     if packed.dtype != torch.uint8 or tuple(packed.shape) != (size,):
@@ -208,10 +215,10 @@ def _tensor(
     except (RuntimeError, TypeError, OverflowError):  # (0, 2**80), say: no bytes, and no shape
         raise PackedFileError(f"{path}: {name!r} cannot have shape {shape}") from None
     kept = int(mask.sum())
-    if kept != record["kept"] or tuple(values.shape) != (kept,) or not values.is_floating_point():
+    if tuple(values.shape) != (kept,) or not values.is_floating_point():
         raise PackedFileError(
-            f"{path}: the mask of {name!r} keeps {kept} weights, the list says {record['kept']}, "
-            f"and the values are {tuple(values.shape)} {values.dtype}"
+            f"{path}: the mask of {name!r} keeps {kept} weights, and the values are "
+            f"{tuple(values.shape)} {values.dtype}"
         )
     if not bool(torch.isfinite(values).all()):
         raise PackedFileError(f"{path}: the values of {name!r} are not all finite")

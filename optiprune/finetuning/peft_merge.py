@@ -66,7 +66,7 @@ def merge_peft(model: Any, masks: Mapping[str, Tensor], *, accept_loss: float = 
         raise FineTuningError(f"accept_loss must be from 0 to 1, got {accept_loss!r}")
     if not isinstance(model, PeftModel):
         raise FineTuningError(f"expected a peft.PeftModel, got a {type(model).__name__}")
-    tuner = model.base_model
+    tuner: Any = model.base_model
     if not hasattr(tuner, "merge_adapter") or not hasattr(tuner, "unload"):
         raise FineTuningError(f"adapters of {type(tuner).__name__} cannot be merged into weights")
     base = model.get_base_model()
