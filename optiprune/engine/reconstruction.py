@@ -7,9 +7,11 @@ sees the inputs that the pruned layers before it produce and aims at the dense m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 import numpy as np
 import torch
@@ -20,14 +22,17 @@ from optiprune.curvature.chain import ChainBlock
 from optiprune.curvature.data import CalibrationSet
 from optiprune.curvature.gram import LayerGram
 from optiprune.curvature.layers import LayerError, PrunableLayer
-from optiprune.curvature.stages import LayerWalk, Window
+from optiprune.curvature.stages import LayerWalk, Stage, Window
+from optiprune.executors import Task, WorkerLostError
 from optiprune.solvers import Solver, Stop
 
 from .block_search import check_block_mask
 from .budgets import block_of, pattern_of
+from .crew import Crew, StageTasks
 from .damping import fold
 from .errors import RunInterruptedError, StepFailedError
 from .layer_decision import LayerDecision
+from .layer_job import LayerJob, LayerOutcome
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
 from .row_blocks import Judged, row_blocks
 from .row_search import check_pattern_mask
@@ -54,6 +59,7 @@ def reconstruct(
     stop: Stop | None = None,
     dense: Mapping[str, Tensor] | None = None,
     steps: StepStore | None = None,
+    crew: Crew | None = None,
 ) -> ReconstructionResult:
     """Choose masks (and values) that keep every layer's output, starting from given masks.
 
@@ -68,11 +74,14 @@ def reconstruct(
     holdout : samples that judge; None accepts on ``train`` alone
     solver : takes `CardinalityQP`
     seed : children are derived by layer, sweep and row, so that the outcome does not depend on
-        ``config.workers``
-    progress : called with the record of every block of rows, once a round over the layer is judged
+        ``config.workers``, nor on who decides the layers
+    progress : called with the record of every block of rows, once a round over the layer is judged,
+        or once the layer is decided where a ``crew`` does it
     stop : holds for each problem
     dense : weights to restore and to imitate, in place of the model's own
     steps : every layer is kept there when it is decided, and taken from there if it was
+    crew : workers that decide layers side by side, all of them with ``curvature.inputs = "dense"``
+        and those of a stage with "pruned"; None decides one by one in this process
 
     The model is not changed.
 
@@ -83,7 +92,8 @@ def reconstruct(
     LayerError
         A mask that is missing or has another shape; a pattern that does not fit.
     StepFailedError
-        The solver raised, or returned something that is not a solution; ``partial`` holds a
+        The solver raised, or returned something that is not a solution; or a layer lost its worker
+        too often. ``partial`` holds a
         `ReconstructionResult` up to the round before: first masks for layers not reached, values
         and reports for layers that were finished.
     RunInterruptedError
@@ -93,12 +103,33 @@ def reconstruct(
     """
     store = StoredLayers(steps or NoSteps())
     run = _Run(
-        model, layers, masks, train, holdout, config, solver, seed, progress, stop, dense, store
+        model,
+        layers,
+        masks,
+        train,
+        holdout,
+        config,
+        solver,
+        seed,
+        progress,
+        stop,
+        dense,
+        store,
+        crew,
     )
     try:
         return run.all_layers()
     except KeyboardInterrupt as e:
         raise RunInterruptedError("interrupted", run.result) from e
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A layer whose turn has come: decided before, or handed to the crew."""
+
+    layer: PrunableLayer
+    gram_s: float
+    known: bool
 
 
 class _Run:
@@ -118,8 +149,9 @@ class _Run:
         stop: Stop | None,
         dense: Mapping[str, Tensor] | None,
         store: StoredLayers,
+        crew: Crew | None,
     ) -> None:
-        self.store = store
+        self.store, self.crew = store, crew
         self.config, self.solver, self.seed, self.progress = config, solver, seed, progress
         self.stop = stop
         own = dict(model.named_parameters())
@@ -151,20 +183,96 @@ class _Run:
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
 
     def all_layers(self) -> ReconstructionResult:
+        if self.crew is None:
+            self._one_by_one()
+        elif self.config.curvature.inputs == "dense":
+            self._side_by_side(self.crew, self.walk, count())
+        else:
+            numbers = count()
+            for stage in self.walk:
+                self._side_by_side(self.crew, [stage], numbers)
+        return self.result
+
+    def _one_by_one(self) -> None:
         number, began = 0, time.perf_counter()
         for stage in self.walk:
             each = (time.perf_counter() - began) / len(stage.layers)
             for layer in stage.layers:
                 if not self._restored(layer):
-                    grams = [found[layer.name] for found in stage.grams]
-                    held = grams[self.fits] if len(grams) > self.fits else None
                     first = len(self.result.records)
-                    self._decide(number, layer, grams[: self.fits], held, each)
-                    self.store.put(layer, self.result, first)
-                    self.store.steps.check()
+                    self._decide(self._job(number, layer), _grams(stage, layer), each)
+                    self._keep(layer, first)
                 number += 1
             began = time.perf_counter()
-        return self.result
+
+    def _side_by_side(self, crew: Crew, stages: Iterable[Stage], numbers: Iterator[int]) -> None:
+        """Layers of the stages by the crew, taken over and kept in their order."""
+        begun: deque[_Begun] = deque()
+        outcomes = crew.decide(self._tasks(crew, stages, numbers, begun))
+        try:
+            for outcome in outcomes:
+                self._take_restored(begun)
+                one = begun.popleft()
+                first = len(self.result.records)
+                self._take(one, outcome)
+                self._keep(one.layer, first)
+            self._take_restored(begun)
+        except WorkerLostError as e:
+            raise StepFailedError(str(e), self.result) from e
+
+    def _tasks(
+        self, crew: Crew, stages: Iterable[Stage], numbers: Iterator[int], begun: deque[_Begun]
+    ) -> Iterator[Task]:
+        """One for every layer that is not decided; ``begun`` gets all layers as they are met."""
+        began = time.perf_counter()
+        for stage in stages:
+            each = (time.perf_counter() - began) / len(stage.layers)
+            tasks = StageTasks(crew)
+            for layer in stage.layers:
+                number, known = next(numbers), layer.name in self.walk.known
+                begun.append(_Begun(layer, each, known))
+                if not known:
+                    yield tasks.task(self._job(number, layer), _grams(stage, layer))
+            began = time.perf_counter()
+
+    def _take_restored(self, begun: deque[_Begun]) -> None:
+        while begun and begun[0].known:
+            self._restored(begun.popleft().layer)
+
+    def _take(self, one: _Begun, outcome: LayerOutcome) -> None:
+        """Take over what a worker decided."""
+        layer, name = one.layer, one.layer.parameter
+        dense = self.dense[name]
+        self.result.masks[name] = outcome.mask.reshape(layer.shape).to(dense.device)
+        for record in outcome.records:
+            self._report(record)
+        if outcome.failure is not None:
+            if isinstance(outcome.failure, StepFailedError):
+                outcome.failure.partial = self.result
+            raise outcome.failure
+        assert outcome.values is not None
+        assert outcome.errors is not None
+        values = outcome.values.reshape(layer.shape).to(dense.device)
+        self._decided(layer, values, outcome.errors, one.gram_s)
+
+    def _keep(self, layer: PrunableLayer, first: int) -> None:
+        """A step of the journal; the layer's records begin at number ``first``."""
+        self.store.put(layer, self.result, first)
+        self.store.steps.check()
+
+    def _job(self, number: int, layer: PrunableLayer) -> LayerJob:
+        name, seed = layer.parameter, self.seed
+        return LayerJob(
+            layer=layer,
+            w=self.dense[name].reshape(layer.rows, layer.cols).contiguous(),
+            mask=self.result.masks[name].reshape(layer.rows, layer.cols).contiguous(),
+            parts=self.fits,
+            config=self.config,
+            solver=self.solver,
+            stop=self.stop,
+            seed=np.random.SeedSequence(entropy=seed.entropy, spawn_key=(*seed.spawn_key, number)),
+            share=self.share,
+        )
 
     def _restored(self, layer: PrunableLayer) -> bool:
         """Whether the layer was decided before, and is now what it was then."""
@@ -208,29 +316,20 @@ class _Run:
         train = windows[: self.fits]
         return tune_window(block, train, self.walk.weights, masks, options, seed, holdout=held)
 
-    def _decide(
-        self,
-        number: int,
-        layer: PrunableLayer,
-        grams: Sequence[LayerGram],
-        held: LayerGram | None,
-        gram_s: float,
-    ) -> None:
+    def _decide(self, job: LayerJob, grams: Sequence[LayerGram], gram_s: float) -> None:
         """Mask and values of the layer; what is reached counts also where it ends early."""
-        name = layer.parameter
+        layer, name = job.layer, job.layer.parameter
         decision = LayerDecision(
             layer,
-            grams,
-            held,
-            self.dense[name].to(torch.float64).reshape(layer.rows, layer.cols),
-            self.result.masks[name].reshape(layer.rows, layer.cols),
-            self.config,
-            self.solver,
-            self.stop,
-            np.random.SeedSequence(
-                entropy=self.seed.entropy, spawn_key=(*self.seed.spawn_key, number)
-            ),
-            self.share,
+            grams[: job.parts],
+            grams[job.parts] if len(grams) > job.parts else None,
+            job.w.to(torch.float64),
+            job.mask,
+            job.config,
+            job.solver,
+            job.stop,
+            job.seed,
+            job.share,
             partial(self._record, layer),
         )
         try:
@@ -241,10 +340,15 @@ class _Run:
         finally:
             self.result.masks[name] = decision.mask.reshape(layer.shape)
         values = decided.values.reshape(layer.shape).to(self.dense[name].dtype)
-        self.walk.weights[name] = values
+        self._decided(layer, values, decided.errors, gram_s)
+
+    def _decided(
+        self, layer: PrunableLayer, values: Tensor, errors: LayerErrors, gram_s: float
+    ) -> None:
+        self.walk.weights[layer.parameter] = values
         if self.result.values is not None:
-            self.result.values[name] = values
-        self.result.layers.append(replace(decided.errors, gram_s=gram_s))
+            self.result.values[layer.parameter] = values
+        self.result.layers.append(replace(errors, gram_s=gram_s))
 
     def _record(
         self, layer: PrunableLayer, judged: Judged, sweep: int, turn: int, wall_s: float
@@ -268,3 +372,8 @@ def _checked_mask(layer: PrunableLayer, masks: Mapping[str, Tensor]) -> Tensor:
             f"{mask.dtype} of {tuple(mask.shape)}"
         )
     return mask.detach().clone()
+
+
+def _grams(stage: Stage, layer: PrunableLayer) -> list[LayerGram]:
+    """Of every calibration set."""
+    return [found[layer.name] for found in stage.grams]
