@@ -49,12 +49,12 @@ class RayExecutor:
         self._own = not ray.is_initialized()
         if self._own:
             _connect(options.address, workers, self._needs)
-        self._perform = ray.remote(perform).options(
+        self._perform = ray.remote(
             max_retries=0,
             num_cpus=cpus,
             num_gpus=options.gpus,
             resources=dict(options.resources),
-        )
+        )(perform)
         self._refs: weakref.WeakKeyDictionary[Shared, Any] = weakref.WeakKeyDictionary()
         try:
             self._able()
