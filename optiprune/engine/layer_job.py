@@ -21,6 +21,7 @@ from optiprune import __version__
 from optiprune.config import Config
 from optiprune.curvature.gram import LayerGram
 from optiprune.curvature.layers import PrunableLayer
+from optiprune.executors import ExecutorError
 from optiprune.solvers import Solver, Stop, UnsupportedProblemError
 
 from .errors import StepFailedError
@@ -44,7 +45,7 @@ Floats = npt.NDArray[np.float64]
 _LIBRARIES = ("torch", "numpy", "scipy", "numba")
 
 
-class WorkerMismatchError(RuntimeError):
+class WorkerMismatchError(ExecutorError):
     """A worker that would decide otherwise than this process; the message says why."""
 
 

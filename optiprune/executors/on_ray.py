@@ -8,6 +8,7 @@ counts.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -150,13 +151,21 @@ def _connect(address: str, workers: int, needs: Mapping[str, float]) -> None:
         )
         return
     try:
+        _answers(address)
         ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as e:
+    except (OSError, ValueError, RuntimeError) as e:
         raise ExecutorError(
             f"no Ray cluster at executor.address = '{address}': {e}; begin one with `ray start "
             "--head` (and `ray start --address=HOST:6379` on further machines), or set "
             "executor.address = 'local'"
         ) from e
+
+
+def _answers(address: str) -> None:
+    """Raise `OSError` where nothing listens: Ray itself would go on asking for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in address and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK).close()
 
 
 def _cause(error: exceptions.RayTaskError) -> BaseException:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from optiprune.config import ExecutorOptions
 
 from .base import Executor, ExecutorError
-from .processes import ProcessExecutor
 
 __all__ = ["open_executor", "require_executor"]
 
@@ -45,6 +44,8 @@ def open_executor(options: ExecutorOptions, workers: int, threads: int) -> Itera
 
         executor = RayExecutor(workers, threads, options)
     else:
+        from .processes import ProcessExecutor
+
         executor = ProcessExecutor(workers, options)
     try:
         yield executor
