@@ -15,6 +15,7 @@ from optiprune.arguments import kept_steps, make_solver, settings_of, split_samp
 from optiprune.config import Config
 from optiprune.curvature.inputs import device_of
 from optiprune.curvature.losses import LossFunction
+from optiprune.engine.crew import works_on
 from optiprune.engine.errors import RunInterruptedError, StepFailedError
 from optiprune.engine.identity import check_identity, identity_of, without_addresses
 from optiprune.engine.records import StepRecord
@@ -129,8 +130,11 @@ def optimize_masks(
         An unknown solver or option, or one that cannot take the problems or their size.
     TooLargeError
         It would not fit in memory, by an estimate; `plan_masks` shows it.
+    ExecutorError, WorkerMismatchError
+        The processes or the cluster of ``executor`` cannot be had, or would decide otherwise.
     StepFailedError
-        A solver failed in the middle; ``partial`` holds the `MaskResult` up to then, not applied.
+        A solver failed in the middle, or workers were lost too often; ``partial`` holds the
+        `MaskResult` up to then, not applied.
     RunMismatchError, JournalError, LockedError
         The steps that are there are of another run, or damaged; another process writes there.
     RunInterruptedError
@@ -222,12 +226,16 @@ def _run_of(
 
 def _check_steps(run: PruningRun, config: Config) -> None:
     """Raise `RunMismatchError` if the steps that are there do not belong to this run."""
-    options = config.model_dump(mode="json", exclude={"workers"})  # their number changes nothing
+    # who does the work, and how many, changes nothing
+    options = config.model_dump(mode="json", exclude={"workers", "executor"})
     options = {k: json.dumps(v, sort_keys=True) for k, v in options.items()} | {
         "loss": run.loss if isinstance(run.loss, str) else _described(run.loss),
         "solver that runs": without_addresses(repr(run.solver)),
         "threads that run": str(torch.get_num_threads()),
     }
+    device = device_of(run.model)
+    if works_on(config, device) != device.type:
+        options["device that decides"] = works_on(config, device)
     data = {"calibration": run.train, "held-out": run.holdout}
     check_identity(run.steps, identity_of(run.model, data, options))
 

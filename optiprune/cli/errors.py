@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from optiprune.executors import ExecutorError
 from optiprune.solvers import SolverError
 
 __all__ = ["BAD_INPUT", "DEFECT", "INTERRUPTED", "NO_SOLUTION", "Debug", "InputError", "reporting"]
@@ -26,7 +27,7 @@ class InputError(ValueError):
 
 
 # What the package raises for bad input derives from these; anything else is a defect of ours.
-_EXPECTED = (ValueError, SolverError, OSError)
+_EXPECTED = (ValueError, SolverError, ExecutorError, OSError)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ models of `optiprune.config.options`, so they cannot disagree.
 """
 
 from .allocation import AllocationOptions
+from .executor import ExecutorOptions
 from .explain import explain, ignored_options
 from .options import (
     AcceptOptions,
@@ -35,6 +36,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "CurvatureOptions",
+    "ExecutorOptions",
     "InitialOptions",
     "JointOptions",
     "LayerOptions",

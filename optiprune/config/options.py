@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from optiprune.patterns import Block, PatternError, parse
 
 from .allocation import AllocationOptions
+from .executor import ExecutorOptions
 from .fitting import JointOptions, RefitOptions
 from .presets import Preset, with_preset
 from .reading import ConfigError, read_toml, validate
@@ -24,6 +25,7 @@ __all__ = [
     "BatchOptions",
     "Config",
     "CurvatureOptions",
+    "ExecutorOptions",
     "InitialOptions",
     "JointOptions",
     "LayerOptions",
@@ -323,7 +325,8 @@ class Config(Section):
         1,
         ge=1,
         json_schema_extra=RECONSTRUCTION,
-        description="Threads that solve problems side by side.",
+        description="Threads that solve problems side by side; or, with another executor than "
+        "'local', processes or Ray tasks that decide layers side by side.",
     )
     threads: int = Field(
         0,
@@ -345,6 +348,9 @@ class Config(Section):
     subset: SubsetOptions = Field(SubsetOptions(), description="", json_schema_extra=GLOBAL)
     window: WindowOptions = Field(WindowOptions(), description="", json_schema_extra=RECONSTRUCTION)
     tune: TuneOptions = Field(TuneOptions(), description="")
+    executor: ExecutorOptions = Field(
+        ExecutorOptions(), description="", json_schema_extra=RECONSTRUCTION
+    )
     solver: dict[str, Any] = Field(
         {"name": "auto"},
         description="Solver by name with its hyperparameters, as `optiprune solvers` lists them; "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 import numpy as np
 import torch
@@ -16,13 +18,16 @@ from optiprune.curvature.chain import ChainBlock
 from optiprune.curvature.gram import LayerGram
 from optiprune.curvature.layers import LayerError, PrunableLayer
 from optiprune.curvature.stages import Stage, Window
+from optiprune.executors import Task, WorkerLostError
 from optiprune.solvers import Solver, Stop
 
 from .block_search import check_block_mask
 from .budgets import block_of, pattern_of
+from .crew import Crew, StageTasks
 from .errors import StepFailedError
 from .layer_decision import LayerDecision
-from .reconstruction_result import ReconstructionResult, RowBlockRecord
+from .layer_job import LayerJob, LayerOutcome
+from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
 from .row_blocks import Judged, row_blocks
 from .row_search import check_pattern_mask
 from .stored_layers import StoredLayers
@@ -36,6 +41,15 @@ Progress = Callable[[RowBlockRecord], None]
 def rows_share(config: Config, rows: int) -> float:
     """Of a model with so many rows, the share that get batches of their own."""
     return min(1.0, config.joint.rows / max(1, rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A layer whose turn has come: decided before, or handed to the crew."""
+
+    layer: PrunableLayer
+    gram_s: float
+    known: bool
 
 
 class LayerByLayer:
@@ -53,6 +67,7 @@ class LayerByLayer:
     before : number of layers of the model that are decided before these; seeds follow from it
     stored : type that the model's weights are stored in, if it is another than they are run in;
         what is decided is rounded to it
+    crew : decides layers that do not wait for one another; None: this process does, one by one
 
     Attributes
     ----------
@@ -81,6 +96,7 @@ class LayerByLayer:
         stop: Stop | None = None,
         before: int = 0,
         stored: torch.dtype | None = None,
+        crew: Crew | None = None,
     ) -> None:
         first = {layer.parameter: _checked_mask(layer, masks) for layer in layers}
         for layer in layers:
@@ -90,7 +106,9 @@ class LayerByLayer:
         self.dense, self.fits, self.weights = dense, fits, weights
         self.config, self.solver, self.seed, self.share = config, solver, seed, share
         self.store, self.progress, self.stop = store, progress, stop
-        self.before, self.stored = before, stored
+        self.before, self.stored, self.crew = before, stored, crew
+        self.known = frozenset(store.known(layers))
+        self._numbers = count(before)
         self.result = ReconstructionResult(first, {} if config.prune.refit else None)
 
     def decide(self, stages: Iterable[Stage]) -> None:
@@ -99,22 +117,96 @@ class LayerByLayer:
         Raises
         ------
         StepFailedError
-            The solver failed; ``partial`` is `result`.
+            The solver failed, or workers were lost too often; ``partial`` is `result`.
         UnsupportedProblemError
             The solver does not take the problem.
         """
+        if self.crew is None:
+            self._one_by_one(stages)
+        elif self.config.curvature.inputs == "dense":
+            self._side_by_side(self.crew, stages)
+        else:
+            for stage in stages:
+                self._side_by_side(self.crew, [stage])
+
+    def _one_by_one(self, stages: Iterable[Stage]) -> None:
         began = time.perf_counter()
         for stage in stages:
             each = (time.perf_counter() - began) / len(stage.layers)
             for layer in stage.layers:
+                number = next(self._numbers)
                 if not self._restored(layer):
-                    grams = [found[layer.name] for found in stage.grams]
-                    held = grams[self.fits] if len(grams) > self.fits else None
                     first = len(self.result.records)
-                    self._decide(layer, grams[: self.fits], held, each)
-                    self.store.put(layer, self.result, first)
-                    self.store.steps.check()
+                    self._decide(self._job(number, layer), _grams(stage, layer), each)
+                    self._keep(layer, first)
             began = time.perf_counter()
+
+    def _side_by_side(self, crew: Crew, stages: Iterable[Stage]) -> None:
+        """Layers of the stages by the crew, taken over and kept in their order."""
+        begun: deque[_Begun] = deque()
+        outcomes = crew.decide(self._tasks(crew, stages, begun))
+        try:
+            for outcome in outcomes:
+                self._take_restored(begun)
+                one = begun.popleft()
+                first = len(self.result.records)
+                self._take(one, outcome)
+                self._keep(one.layer, first)
+            self._take_restored(begun)
+        except WorkerLostError as e:
+            raise StepFailedError(str(e), self.result) from e
+
+    def _tasks(self, crew: Crew, stages: Iterable[Stage], begun: deque[_Begun]) -> Iterator[Task]:
+        """One for every layer that is not decided; ``begun`` gets all layers as they are met."""
+        began = time.perf_counter()
+        for stage in stages:
+            each = (time.perf_counter() - began) / len(stage.layers)
+            tasks = StageTasks(crew)
+            for layer in stage.layers:
+                number, known = next(self._numbers), layer.name in self.known
+                begun.append(_Begun(layer, each, known))
+                if not known:
+                    yield tasks.task(self._job(number, layer), _grams(stage, layer))
+            began = time.perf_counter()
+
+    def _take_restored(self, begun: deque[_Begun]) -> None:
+        while begun and begun[0].known:
+            self._restored(begun.popleft().layer)
+
+    def _take(self, one: _Begun, outcome: LayerOutcome) -> None:
+        """Take over what a worker decided."""
+        layer, name = one.layer, one.layer.parameter
+        dense = self.dense[name]
+        self.result.masks[name] = outcome.mask.reshape(layer.shape).to(dense.device)
+        for record in outcome.records:
+            self._report(record)
+        if outcome.failure is not None:
+            if isinstance(outcome.failure, StepFailedError):
+                outcome.failure.partial = self.result
+            raise outcome.failure
+        assert outcome.values is not None
+        assert outcome.errors is not None
+        values = outcome.values.reshape(layer.shape).to(dense.device)
+        self._decided(layer, values, outcome.errors, one.gram_s)
+
+    def _keep(self, layer: PrunableLayer, first: int) -> None:
+        """A step of the journal; the layer's records begin at number ``first``."""
+        self.store.put(layer, self.result, first)
+        self.store.steps.check()
+
+    def _job(self, number: int, layer: PrunableLayer) -> LayerJob:
+        name, seed = layer.parameter, self.seed
+        return LayerJob(
+            layer=layer,
+            w=self.dense[name].reshape(layer.rows, layer.cols).contiguous(),
+            mask=self.result.masks[name].reshape(layer.rows, layer.cols).contiguous(),
+            parts=self.fits,
+            config=self.config,
+            solver=self.solver,
+            stop=self.stop,
+            seed=np.random.SeedSequence(entropy=seed.entropy, spawn_key=(*seed.spawn_key, number)),
+            share=self.share,
+        )
 
     def leave(self, layer: PrunableLayer) -> None:
         """Keep the first mask and the dense weights under it: there is nothing to decide by."""
@@ -123,11 +215,6 @@ class LayerByLayer:
         self.weights[name] = values
         if self.result.values is not None:
             self.result.values[name] = values
-
-    @property
-    def _number(self) -> int:
-        """Layers of the model that are decided."""
-        return self.before + len(self.result.layers)
 
     def _restored(self, layer: PrunableLayer) -> bool:
         """Whether the layer was decided before, and is now what it was then."""
@@ -165,7 +252,7 @@ class LayerByLayer:
         self, block: ChainBlock, windows: Sequence[Window]
     ) -> tuple[dict[str, Tensor], WindowReport]:
         held = windows[self.fits] if len(windows) > self.fits else None
-        key = (*self.seed.spawn_key, self._number, 1, 0, 0)
+        key = (*self.seed.spawn_key, self.before + len(self.result.layers), 1, 0, 0)
         seed = np.random.SeedSequence(entropy=self.seed.entropy, spawn_key=key)
         options, masks = self.config.window, self.result.masks
         train = windows[: self.fits]
@@ -175,28 +262,20 @@ class LayerByLayer:
     def _rounded(self, values: Tensor) -> Tensor:
         return values if self.stored is None else values.to(self.stored)
 
-    def _decide(
-        self,
-        layer: PrunableLayer,
-        grams: Sequence[LayerGram],
-        held: LayerGram | None,
-        gram_s: float,
-    ) -> None:
+    def _decide(self, job: LayerJob, grams: Sequence[LayerGram], gram_s: float) -> None:
         """Mask and values of the layer; what is reached counts also where it ends early."""
-        name = layer.parameter
+        layer, name = job.layer, job.layer.parameter
         decision = LayerDecision(
             layer,
-            grams,
-            held,
-            self.dense[name].to(torch.float64).reshape(layer.rows, layer.cols),
-            self.result.masks[name].reshape(layer.rows, layer.cols),
-            self.config,
-            self.solver,
-            self.stop,
-            np.random.SeedSequence(
-                entropy=self.seed.entropy, spawn_key=(*self.seed.spawn_key, self._number)
-            ),
-            self.share,
+            grams[: job.parts],
+            grams[job.parts] if len(grams) > job.parts else None,
+            job.w.to(torch.float64),
+            job.mask,
+            job.config,
+            job.solver,
+            job.stop,
+            job.seed,
+            job.share,
             partial(self._record, layer),
         )
         try:
@@ -206,11 +285,18 @@ class LayerByLayer:
             raise
         finally:
             self.result.masks[name] = decision.mask.reshape(layer.shape)
-        values = self._rounded(decided.values.reshape(layer.shape)).to(self.dense[name].dtype)
-        self.weights[name] = values
+        self._decided(layer, decided.values.reshape(layer.shape), decided.errors, gram_s)
+
+    def _decided(
+        self, layer: PrunableLayer, values: Tensor, errors: LayerErrors, gram_s: float
+    ) -> None:
+        name = layer.parameter
+        dtype = self.dense[name].dtype
+        rounded = self._rounded(values.to(dtype)).to(dtype)
+        self.weights[name] = rounded
         if self.result.values is not None:
-            self.result.values[name] = values
-        self.result.layers.append(replace(decided.errors, gram_s=gram_s))
+            self.result.values[name] = rounded
+        self.result.layers.append(replace(errors, gram_s=gram_s))
 
     def _record(
         self, layer: PrunableLayer, judged: Judged, sweep: int, turn: int, wall_s: float
@@ -234,3 +320,8 @@ def _checked_mask(layer: PrunableLayer, masks: Mapping[str, Tensor]) -> Tensor:
             f"{mask.dtype} of {tuple(mask.shape)}"
         )
     return mask.detach().clone()
+
+
+def _grams(stage: Stage, layer: PrunableLayer) -> list[LayerGram]:
+    """Of every calibration set."""
+    return [found[layer.name] for found in stage.grams]

@@ -17,6 +17,7 @@ from optiprune.curvature.layers import PrunableLayer
 from optiprune.curvature.stages import LayerWalk
 from optiprune.solvers import Solver, Stop
 
+from .crew import Crew
 from .damping import fold
 from .errors import RunInterruptedError
 from .layer_by_layer import LayerByLayer, Progress, rows_share
@@ -41,6 +42,7 @@ def reconstruct(
     stop: Stop | None = None,
     dense: Mapping[str, Tensor] | None = None,
     steps: StepStore | None = None,
+    crew: Crew | None = None,
 ) -> ReconstructionResult:
     """Choose masks (and values) that keep every layer's output, starting from given masks.
 
@@ -60,6 +62,7 @@ def reconstruct(
     stop : holds for each problem
     dense : weights to restore and to imitate, in place of the model's own
     steps : every layer is kept there when it is decided, and taken from there if it was
+    crew : decides layers that do not wait for one another; None: this process does, one by one
 
     The model is not changed.
 
@@ -100,6 +103,7 @@ def reconstruct(
         store,
         progress=progress,
         stop=stop,
+        crew=crew,
     )
     curvature = config.curvature
     walk = LayerWalk(

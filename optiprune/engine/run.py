@@ -24,6 +24,7 @@ from optiprune.curvature import (
     require_matches,
 )
 from optiprune.curvature.capture import forward_order
+from optiprune.curvature.inputs import device_of
 from optiprune.curvature.layers import sparsity_by_pattern
 from optiprune.curvature.losses import LossFunction, has_true_fisher, resolve_loss
 from optiprune.problems import MIQP
@@ -32,6 +33,7 @@ from optiprune.solvers import Solver, Stop
 from .allocating import Allocation, allocates, require_allocatable
 from .allocation_report import AllocationReport
 from .budgets import Budgets, block_of, make_budgets, pattern_of
+from .crew import Crew, open_crew, require_crew
 from .errors import RunInterruptedError, StepFailedError
 from .first_mask import FirstMask
 from .global_loss import GlobalSearch
@@ -126,6 +128,8 @@ class PruningRun:
         else:
             self.budgets = make_budgets(self.state, self.config)
         require_solver(self.solver, self.config, self.layers)
+        if self.config.prune.objective == "reconstruction":
+            require_crew(self.config, self.solver, self.stop, device_of(self.model))
         ignored = ignored_options(self.config)
         if ignored:
             self.notes.append(
@@ -230,9 +234,18 @@ class PruningRun:
 
         Raises
         ------
+        ExecutorError, WorkerMismatchError
+            Workers that were asked for cannot be had; nothing was done yet.
         StepFailedError, RunInterruptedError
             With the result so far.
         """
+        if self.config.prune.objective == "global":
+            return self._run(None)
+        device = device_of(self.model)
+        with open_crew(self.config, self.solver, self.stop, device) as crew:
+            return self._run(crew)
+
+    def _run(self, crew: Crew | None) -> EngineResult:
         first, search, tuning = np.random.SeedSequence(self.config.seed).spawn(3)
         budgets = None if allocates(self.config) else self.budgets
         try:
@@ -265,7 +278,7 @@ class PruningRun:
                 values = self.state.fitted_weights() or None
             else:
                 del score  # as large as the model
-                values = self._run_reconstruction(start, search)
+                values = self._run_reconstruction(start, search, crew)
             return self._result(self._tuned(values, tuning))
         except StepFailedError as e:
             raise StepFailedError(str(e), self._partial(str(e), e.partial)) from e.__cause__
@@ -328,7 +341,7 @@ class PruningRun:
             self._errors = run.errors
 
     def _run_reconstruction(
-        self, start: npt.NDArray[np.bool_], seed: np.random.SeedSequence
+        self, start: npt.NDArray[np.bool_], seed: np.random.SeedSequence, crew: Crew | None
     ) -> dict[str, Tensor] | None:
         state = self.state
         state.mask = start
@@ -356,8 +369,12 @@ class PruningRun:
             self._on_block,
             stop=self.stop,
             steps=self.steps,
+            crew=crew,
         )
         self._take_reconstruction(result)
+        if crew is not None and crew.repeated:
+            names = ", ".join(crew.repeated)
+            self.notes.append(f"begun again, since their workers were lost: {names}")
         return result.values
 
     def _on_block(self, block: RowBlockRecord) -> None:

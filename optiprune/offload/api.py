@@ -287,7 +287,7 @@ def _require_place(source: Path, out: Path, force: bool) -> None:
 
 def _check_steps(run: OffloadRun, source: Path) -> None:
     """Raise `RunMismatchError` if the steps that are there do not belong to this run."""
-    options = run.config.model_dump(mode="json", exclude={"workers"})
+    options = run.config.model_dump(mode="json", exclude={"workers", "executor"})
     table = {f"option {k}": json.dumps(v, sort_keys=True) for k, v in options.items()}
     table |= {
         "solver that runs": without_addresses(repr(run.solver)),

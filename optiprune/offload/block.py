@@ -19,6 +19,7 @@ from optiprune.curvature.gram import sum_squares, wanda_scores
 from optiprune.curvature.layers import PrunableLayer, find_layers
 from optiprune.curvature.runner import untouched
 from optiprune.engine.budgets import make_budgets
+from optiprune.engine.crew import Crew
 from optiprune.engine.initial import best_per_group, nonzero_mask, require_connected
 from optiprune.engine.layer_by_layer import LayerByLayer, Progress
 from optiprune.engine.reconstruction_result import ReconstructionResult
@@ -80,6 +81,7 @@ class BlockPruning:
     samples: tuple[int, ...]
     floor: int
     steps: StepStore
+    crew: Crew | None = None
     progress: Progress | None = None
 
     @property
@@ -137,6 +139,7 @@ class BlockPruning:
             stop=self.stop,
             before=before,
             stored=stored,
+            crew=self.crew,
         )
         groups = self._groups(shared, plain)
         for activations in between:

@@ -20,6 +20,7 @@ from optiprune.curvature import CalibrationError, CalibrationSet, require_matche
 from optiprune.curvature.activations import Activations, Keep
 from optiprune.curvature.data import tree_leaves
 from optiprune.curvature.layers import LayerError, chosen_names
+from optiprune.engine.crew import open_crew, require_crew
 from optiprune.engine.damping import fold, fold_count
 from optiprune.engine.errors import RunInterruptedError
 from optiprune.engine.identity import RunMismatchError
@@ -97,6 +98,7 @@ class OffloadRun:
             notes.append(f"no effect with objective = 'reconstruction': {', '.join(ignored)}")
         self.notes += notes
         require_apart(skeleton)
+        require_crew(self.config, self.solver, self.stop, skeleton.device)
         self.masks = PackedMasks(skeleton)
 
     @property
@@ -140,7 +142,8 @@ class OffloadRun:
         sets = fits if self.holdout is None else [*fits, self.holdout]
         rows = sum(rows for rows, _ in self.shapes().values())
         try:
-            with self._kept(writer.waiting) as keep:
+            crew = open_crew(self.config, self.solver, self.stop, self.skeleton.device)
+            with self._kept(writer.waiting) as keep, crew as workers:
                 between, arguments, probes = self._begin(sets, keep)
                 pruning = BlockPruning(
                     config=self.config,
@@ -152,6 +155,7 @@ class OffloadRun:
                     samples=tuple(data.n for data in fits),
                     floor=self.floor,
                     steps=self.steps,
+                    crew=workers,
                     progress=self._on_block,
                 )
                 for number in range(len(self.skeleton.blocks)):

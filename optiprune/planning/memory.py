@@ -42,6 +42,12 @@ def memory_of(run: PruningRun) -> dict[str, int]:
         # dense and pruned form of what runs through the model, where it is kept
         held["activations between blocks"] = 2 * _between_bytes(run)
         layers = max(_layer_bytes(run, x, positions[x.name]) for x in run.layers)
+        executor = config.executor
+        if executor.kind != "local" and config.prune.objective == "reconstruction":
+            largest = max(gram_bytes(run, x) for x in run.layers)
+            held["Gram matrices handed out"] = (config.workers + executor.ahead) * largest
+            # those of a cluster have memory of their own
+            layers *= config.workers if executor.kind == "processes" else 1
     if run.tuner is not None:
         # leaves, gradients, two moments, the best so far, and a step's activations
         batch = int(run.tuner.options.batch)
