@@ -224,7 +224,7 @@ def _half_split(weight: Tensor, heads: int) -> Tensor:
 @functools.cache
 def language_tokenizer() -> Any:
     """The byte-level BPE tokenizer that the GGUF file describes."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     fields = _reader().fields
     vocabulary = {t: i for i, t in enumerate(fields["tokenizer.ggml.tokens"].contents())}
@@ -236,4 +236,5 @@ def language_tokenizer() -> Any:
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
+    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
