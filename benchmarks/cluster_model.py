@@ -273,6 +273,8 @@ def _text(points: dict[str, Any], costs: Costs) -> str:
             f"{_times(costs, faster)}"
         )
     decision = ", ".join(f"{c:.2g}" for c in costs.decision)
+    block = [costs.decide(p["rows"], p["cols"], p["batched"]) for p in points["block"]]
+    two = _played([(0.0, block)], 1) / _played([(0.0, block)], 2)
     return f"""# What many workers take
 
 `python -m benchmarks.cluster_points && python -m benchmarks.cluster_model`
@@ -284,14 +286,16 @@ Load while it was measured: {points["load"]:.1f}; CPU seconds, so that others' w
 ## The model against what was measured
 
 CPU seconds of one thread. A decision takes c . (1, cols^3, rows cols^2, batched, batched cols^2)
-with c = ({decision}); a multiply-add of the moments {costs.moment:.2g} s, of a forward pass
-{costs.product:.2g} s; a Ray task {1e3 * costs.task:.1f} ms; a byte into the store takes
-{costs.put:.2g} s, and to another machine {costs.fetch:.2g} s (the slower of what was measured
-between two nodes here and of 10 Gbit/s).
+with c = ({decision}). A multiply-add of the moments takes {costs.moment:.2g} s,
+of a forward pass {costs.product:.2g} s; a Ray task {1e3 * costs.task:.1f} ms; a byte
+{costs.put:.2g} s into the store, and {costs.fetch:.2g} s to another machine (the slower of what was
+measured between two nodes here and of 10 Gbit/s).
 
 | | what | measured | model | model / measured |
 |---|---|---:|---:|---:|
 {_checks(points, costs)}
+
+That block's layers, played through on two workers: {two:.2f} times one; measured: workers.md.
 
 ## What models need
 

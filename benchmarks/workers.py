@@ -197,6 +197,8 @@ def main() -> None:
     want = here(layers)
     kinds = ("ray", "processes")
     runs: dict[str, dict[int, list[Measured]]] = {k: {1: [], 2: []} for k in kinds}
+    found, again, count = killed(layers)
+    assert found == want, "a killed node changed the masks"
     ratios: list[float] = []
     for _ in range(options.repeats):
         ratios.append(machine_ratio())
@@ -206,10 +208,8 @@ def main() -> None:
                 print(kind, workers, m, flush=True)
                 assert m.digest == want, f"{kind} with {workers} workers decided otherwise"
                 runs[kind][workers].append(m)
-    found, again, count = killed(layers)
-    assert found == want, "a killed node changed the masks"
-    load = median(m.load for by in runs.values() for ms in by.values() for m in ms)
-    RESULT.write_text(_text(options, machine_line(), shapes, runs, ratios, load, again, count))
+        load = median(m.load for by in runs.values() for ms in by.values() for m in ms)
+        RESULT.write_text(_text(options, machine_line(), shapes, runs, ratios, load, again, count))
     print(RESULT.read_text())
 
 
@@ -233,7 +233,7 @@ def _text(
 `python -m benchmarks.workers --repeats {options.repeats} --blocks {options.blocks}`
 
 {machine}
-ray {ray.__version__}; seed 0; one thread a worker; medians of {options.repeats} runs, in turn.
+ray {ray.__version__}; seed 0; one thread a worker; medians of {len(ratios)} runs, in turn.
 Load of the machine meanwhile (others are at work): {load:.1f} on {os.cpu_count()} cores.
 
 {len(shapes)} layers, the shapes of transformer blocks ({shapes[0][1]} hidden, {shapes[-1][1]}

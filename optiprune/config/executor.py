@@ -69,5 +69,7 @@ class ExecutorOptions(Section):
         if self.kind != "ray":
             for key, default in own.items():
                 if given[key] != default:
-                    raise ValueError(f"{key} = {given[key]!r} needs kind = 'ray', not {self.kind}")
+                    raise ValueError(
+                        f"{key} = {given[key]!r} needs kind = 'ray', not '{self.kind}'"
+                    )
         return self

@@ -23,7 +23,7 @@ from .layer_job import (
     traits,
 )
 
-__all__ = ["Crew", "StageTasks", "open_crew", "require_crew", "works_on"]
+__all__ = ["Crew", "StageTasks", "open_crew", "repeated_note", "require_crew", "works_on"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,11 @@ def open_crew(
             Task("the first look at a worker", _meet, (solver, stop, crew.expected, threads, on))
         )
         yield crew
+
+
+def repeated_note(crew: Crew) -> str:
+    """What the report of a run says of workers that were lost."""
+    return f"begun again, since their workers were lost: {', '.join(crew.repeated)}"
 
 
 def _meet(

@@ -33,7 +33,7 @@ from optiprune.solvers import Solver, Stop
 from .allocating import Allocation, allocates, require_allocatable
 from .allocation_report import AllocationReport
 from .budgets import Budgets, block_of, make_budgets, pattern_of
-from .crew import Crew, open_crew, require_crew
+from .crew import Crew, open_crew, repeated_note, require_crew
 from .errors import RunInterruptedError, StepFailedError
 from .first_mask import FirstMask
 from .global_loss import GlobalSearch
@@ -373,8 +373,7 @@ class PruningRun:
         )
         self._take_reconstruction(result)
         if crew is not None and crew.repeated:
-            names = ", ".join(crew.repeated)
-            self.notes.append(f"begun again, since their workers were lost: {names}")
+            self.notes.append(repeated_note(crew))
         return result.values
 
     def _on_block(self, block: RowBlockRecord) -> None:

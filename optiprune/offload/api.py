@@ -19,6 +19,7 @@ from optiprune import __version__
 from optiprune.arguments import kept_steps, make_solver, settings_of, split_samples
 from optiprune.config import Config
 from optiprune.durable import locked
+from optiprune.engine.crew import works_on
 from optiprune.engine.identity import check_identity, data_hash, without_addresses
 from optiprune.engine.records import StepRecord
 from optiprune.engine.result import RunReport
@@ -288,6 +289,9 @@ def _require_place(source: Path, out: Path, force: bool) -> None:
 def _check_steps(run: OffloadRun, source: Path) -> None:
     """Raise `RunMismatchError` if the steps that are there do not belong to this run."""
     options = run.config.model_dump(mode="json", exclude={"workers", "executor"})
+    device = run.skeleton.device
+    if works_on(run.config, device) != device.type:
+        options["device that decides"] = works_on(run.config, device)
     table = {f"option {k}": json.dumps(v, sort_keys=True) for k, v in options.items()}
     table |= {
         "solver that runs": without_addresses(repr(run.solver)),

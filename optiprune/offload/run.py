@@ -20,7 +20,7 @@ from optiprune.curvature import CalibrationError, CalibrationSet, require_matche
 from optiprune.curvature.activations import Activations, Keep
 from optiprune.curvature.data import tree_leaves
 from optiprune.curvature.layers import LayerError, chosen_names
-from optiprune.engine.crew import open_crew, require_crew
+from optiprune.engine.crew import open_crew, repeated_note, require_crew
 from optiprune.engine.damping import fold, fold_count
 from optiprune.engine.errors import RunInterruptedError
 from optiprune.engine.identity import RunMismatchError
@@ -133,6 +133,8 @@ class OffloadRun:
         Raises
         ------
         CalibrationError, BudgetError, StepFailedError, RunMismatchError, ModelDirectoryError
+        ExecutorError
+            Workers that were asked for cannot be had.
         RunInterruptedError
             Ctrl-C; what was decided is in the steps.
         """
@@ -166,6 +168,8 @@ class OffloadRun:
                             activations.pruned = Readdressed(activations.pruned, own)
                     writer.block(number, self._block(number, pruning, between))
                     self._compare(number, between, probes)
+                if workers is not None and workers.repeated:
+                    self.notes.append(repeated_note(workers))
         except KeyboardInterrupt as e:
             raise RunInterruptedError(f"interrupted after {len(self._rows)} layers") from e
         return self._report(time.perf_counter() - began)

@@ -263,3 +263,16 @@ def test_a_pattern_and_exclusions(make: Make, windows) -> None:
             else:
                 own = dense.model.layers[i].get_submodule(name).weight
                 assert torch.equal(module.weight, own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inputs", ["pruned", "dense"])
+def test_other_processes_decide_the_same(make: Make, windows, inputs: str, tmp_path: Path) -> None:
+    source = make("llama", torch.bfloat16)
+    config = {"threads": 1, "curvature": {"inputs": inputs}, "solver": {"name": "tabu"}}
+    one = prune_pretrained(source, tmp_path / "one", windows, config=config, **OPTIONS)
+    many = {**config, "workers": 2, "executor": "processes"}
+    two = prune_pretrained(source, tmp_path / "two", windows, config=many, **OPTIONS)
+    here, there = load(one.folder).state_dict(), load(two.folder).state_dict()
+    assert all(torch.equal(here[name], there[name]) for name in here)
+    assert [r.changed for r in one.history] == [r.changed for r in two.history]
