@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -12,7 +13,15 @@ from .console import output
 if TYPE_CHECKING:
     from optiprune.planning import RunPlan
 
-__all__ = ["show_plan"]
+__all__ = ["memory_table", "show_plan"]
+
+
+def memory_table(memory: Mapping[str, int], beside: Mapping[str, int]) -> Table:
+    """Bytes by what they are for, their sum, and what there is."""
+    table = Table("memory", "GiB", title="At the peak, more than now", title_justify="left")
+    for what, amount in [*memory.items(), ("together", sum(memory.values())), *beside.items()]:
+        table.add_row(what, f"{amount / 2**30:.2f}")
+    return table
 
 
 def show_plan(plan: RunPlan) -> None:
@@ -31,12 +40,7 @@ def show_plan(plan: RunPlan) -> None:
             f"{x.gram / 2**20:.1f}",
             f"{x.seconds:.1f}",
         )
-    memory = Table("memory", "GiB", title="At the peak, more than now", title_justify="left")
-    for what, amount in plan.memory.items():
-        memory.add_row(what, f"{amount / 2**30:.2f}")
-    memory.add_row("together", f"{plan.needed / 2**30:.2f}")
-    memory.add_row("in use now", f"{plan.now / 2**30:.2f}")
-    memory.add_row("available", f"{plan.available / 2**30:.2f}")
+    memory = memory_table(plan.memory, {"in use now": plan.now, "available": plan.available})
     seconds = Table("part", "seconds", title="Time, estimated", title_justify="left")
     for what, each in plan.seconds.items():
         seconds.add_row(what, f"{each:.1f}")

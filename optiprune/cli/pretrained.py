@@ -18,7 +18,9 @@ from .console import output
 from .errors import NO_SOLUTION, InputError
 from .interrupts import stop_between_steps
 from .outputs import Outputs
+from .plan_table import memory_table
 from .pretrained_config import PretrainedRunConfig
+from .result_tables import layers_table, show_notes
 from .run_tracking import check_trackers, run_tracking, tell_end
 from .unfinished import Unfinished
 
@@ -89,14 +91,9 @@ def plan_directory(inputs: PretrainedInputs) -> None:
     for (name, shape), count in plan.kinds().items():
         rows, cols = shape
         layers.add_row(f"{count} x {escape(name)}", f"{rows} x {cols}", f"{count * rows * cols:,}")
-    memory = Table("memory", "GiB", title="At the peak, more than now", title_justify="left")
-    for what, amount in plan.memory.items():
-        memory.add_row(what, f"{amount / 2**30:.2f}")
-    memory.add_row("together", f"{sum(plan.memory.values()) / 2**30:.2f}")
-    memory.add_row("available", f"{plan.available / 2**30:.2f}")
     console = output()
     console.print(layers)
-    console.print(memory)
+    console.print(memory_table(plan.memory, {"available": plan.available}))
     console.print(
         f"{plan.blocks} blocks, {plan.samples} samples of {plan.length} tokens to fit and "
         f"{plan.holdout_samples} to judge by"
@@ -179,15 +176,10 @@ def _write(
 def _show(inputs: PretrainedInputs, result: OffloadResult, seconds: float) -> None:
     report = result.report
     console = output()
-    table = Table("layer", "kept", "of", "density", title="Layers", title_justify="left")
-    for layer in report.layers:
-        cells = (str(layer.kept), str(layer.total), f"{layer.density:.4f}")
-        table.add_row(escape(layer.name), *cells)
-    console.print(table)
+    console.print(layers_table(report))
     console.print(
         f"density {report.density:.4f}, {report.steps} steps, {report.accepted} accepted, solver "
         f"{report.solver}, {seconds:.1f} s, seed {inputs.run.seed}"
     )
-    for note in report.notes:
-        console.print(f"note: {escape(note)}", soft_wrap=True)
+    show_notes(report)
     console.print(f"the model is in {escape(str(result.folder))}", soft_wrap=True)

@@ -21,6 +21,7 @@ from .outputs import Outputs
 from .plan_table import show_plan
 from .pretrained import PretrainedInputs, plan_directory, prune_directory
 from .pretrained_config import PretrainedRunConfig, load_prune_config
+from .result_tables import layers_table, show_notes
 from .run_config import RunConfig
 from .run_inputs import RunInputs
 from .run_tracking import run_tracking, tell_end
@@ -281,20 +282,15 @@ def _print(
     table.add_row("density", "1", f"{result.density:.4f}")
     for name in sorted({*(before or {}), *(after or {})}):
         table.add_row(escape(name), _number(before, name), _number(after, name))
-    layers = Table("layer", "kept", "of", "density", title="Layers", title_justify="left")
-    for layer in result.report.layers:
-        cells = (str(layer.kept), str(layer.total), f"{layer.density:.4f}")
-        layers.add_row(escape(layer.name), *cells)
     console = output()
-    console.print(layers)
+    console.print(layers_table(result.report))
     console.print(table)
     report = result.report
     console.print(
         f"{report.steps} steps, {report.accepted} accepted, solver {report.solver}, "
         f"{seconds:.1f} s, seed {run.seed}"
     )
-    for note in report.notes:
-        console.print(f"note: {escape(note)}", soft_wrap=True)
+    show_notes(report)
     console.print(f"results in {escape(str(outputs.folder))}", soft_wrap=True)
 
 
