@@ -144,10 +144,15 @@ def differs(folder: Path, whole: dict[str, dict[str, Tensor]]) -> bool:
     return False
 
 
+def going_on(folder: Path) -> bool:
+    """Whether there is a run that has not ended."""
+    return (folder / "out" / "unfinished" / "config.toml").exists()
+
+
 def begin(folder: Path) -> list[str]:
     """The command of a run, or of one that goes on."""
-    there = (folder / "out" / "unfinished" / "config.toml").exists()
-    return ["resume", "out"] if there else ["prune", "run.toml", "--out", "out", "--force"]
+    go_on = ["resume", "out"]
+    return go_on if going_on(folder) else ["prune", "run.toml", "--out", "out", "--force"]
 
 
 def killed(
@@ -158,12 +163,14 @@ def killed(
     before: dict[str, str] = {}
     while counts["kills"] < kills:
         code = run(folder, *begin(folder), seconds=float(rng.uniform(0, seconds)))
-        if code == 0:
+        counts["kills"] += code != 0
+        # killed or not, a run whose journal is gone has ended: its results must lie there
+        if code == 0 or (before and not going_on(folder)):
             counts["runs that ended"] += 1
             counts["runs with other masks"] += differs(folder, whole)
+            shutil.rmtree(folder / "out")  # what lies there next is the next run's
             before = {}
             continue
-        counts["kills"] += 1
         after = steps(folder)
         counts["steps lost"] += lost(before, after)
         before = after

@@ -86,10 +86,19 @@ def training_tables() -> str:
     return _option_tables(TrainRunConfig)
 
 
-def _option_tables(kind: type[BaseModel]) -> str:
+def pretrained_tables() -> str:
+    """One table a section that runs over model directories have in place of [model] and [data]."""
+    from optiprune.cli.pretrained_config import PretrainedRunConfig
+
+    return _option_tables(PretrainedRunConfig, only=("pretrained", "text", "output"))
+
+
+def _option_tables(kind: type[BaseModel], only: tuple[str, ...] = ()) -> str:
     sections: dict[str, list[str]] = {}
     for key, kind_of_value, default, meaning in explain(kind):
         section, _, name = key.rpartition(".")
+        if only and section not in only:
+            continue
         cells = (f"`{name}`", kind_of_value, f"`{default}`", meaning)
         sections.setdefault(section, []).append(_row(cells))
     parts = []
@@ -174,6 +183,7 @@ def _row(cells: tuple[str, ...] | str) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "config": config_tables,
     "config-template": config_template,
+    "pretrained-config": pretrained_tables,
     "training-config": training_tables,
     "training-template": training_template,
     "other-results": other_results,

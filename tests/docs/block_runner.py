@@ -115,7 +115,8 @@ class PageRunner:
 def check_table(table: dict[str, object]) -> None:
     """A whole file, or a part of one, through the reader that it is for."""
     from optiprune.cli.callables import check_solver
-    from optiprune.cli.run_config import RunConfig
+    from optiprune.cli.pretrained_config import PretrainedRunConfig
+    from optiprune.cli.run_config import OutputSection, RunConfig
     from optiprune.cli.train_config import TrainRunConfig
     from optiprune.config import Config, validate
 
@@ -126,6 +127,10 @@ def check_table(table: dict[str, object]) -> None:
         assert set(groups) == {"optiprune.solvers"}
     elif {"choice", "train", "torque"} & set(table):
         validate(TrainRunConfig, table)
+    elif set(table) == {"output"}:
+        validate(OutputSection, table["output"])  # type: ignore[arg-type]
+    elif {"pretrained", "text"} & set(table):
+        check_solver(validate(PretrainedRunConfig, table))
     elif {"model", "data"} & set(table):
         check_solver(validate(RunConfig, table))
     else:
