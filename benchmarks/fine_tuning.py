@@ -3,8 +3,8 @@
     python -m benchmarks.fine_tuning [--models lenet-300-100 cnn-32-64-fc128] [--density 0.05]
 
 Fashion-MNIST; each layer is pruned by magnitude, so that there is something to gain; 3 epochs over
-10,000 training images with AdamW, its rate falling to zero, the first rate of each way the best
-of four by 2000 further training images; test accuracy of three seeds (order of the images, first
+10,000 training images with AdamW, its rate falling to zero, the first rate of each way the best of
+four by 2000 further training images; test accuracy of three seeds (order of the images, first
 values of adapters; the checkpoint is one). "LoRA, masked after" is the common way: adapters without
 a mask are trained, merged, and the mask is put on again. At a rate that stays, seeds of the CNN
 ended up to 71 points apart. Writes benchmarks/results/fine_tuning.md.
