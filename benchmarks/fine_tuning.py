@@ -82,8 +82,8 @@ def table(name: str, density: float) -> list[str]:
             now = MaskSet.from_model(model, names=list(masks)).density()
         seconds = (time.process_time() - start) / len(SEEDS)
         lines.append(
-            f"| {way} | {best:g} | {numbers} | {statistics.mean(found):.2f} | {max(found) - min(found):.2f} "
-            f"| {100 * now:.2f} % | {seconds:.1f} |"
+            f"| {way} | {best:g} | {numbers} | {statistics.mean(found):.2f} "
+            f"| {max(found) - min(found):.2f} | {100 * now:.2f} % | {seconds:.1f} |"
         )
         print(lines[-1], flush=True)
     return [*lines, ""]
