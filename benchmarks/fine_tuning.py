@@ -38,7 +38,7 @@ RANKS = {"lenet-300-100": (2, 8), "cnn-32-64-fc128": (8,)}
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--models", nargs="+", choices=list(RANKS), default=list(RANKS))
+    parser.add_argument("--models", nargs="+", choices=list(RANKS), default=["lenet-300-100"])
     parser.add_argument("--density", type=float, default=0.05)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -82,8 +82,8 @@ def table(name: str, density: float) -> list[str]:
             now = MaskSet.from_model(model, names=list(masks)).density()
         seconds = (time.process_time() - start) / len(SEEDS)
         lines.append(
-            f"| {way} | {best:g} | {numbers} | {statistics.mean(found):.2f} | {max(found) - min(found):.2f} "
-            f"| {100 * now:.2f} % | {seconds:.1f} |"
+            f"| {way} | {best:g} | {numbers} | {statistics.mean(found):.2f} "
+            f"| {max(found) - min(found):.2f} | {100 * now:.2f} % | {seconds:.1f} |"
         )
         print(lines[-1], flush=True)
     return [*lines, ""]
