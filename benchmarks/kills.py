@@ -19,21 +19,24 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
+import typer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.machine import machine_line
+from optiprune.cli import app
 from optiprune.durable import Journal
 
 RESULT = Path(__file__).parent / "results" / "kills.md"
-COMMAND = [sys.executable, "-c", "from optiprune.cli import main; main()"]
 VOCABULARY, WIDTH, HEADS, BLOCKS, LENGTH, WINDOWS = 97, 64, 4, 4, 32, 16
 CONFIG = """
 threads = 1
@@ -97,24 +100,43 @@ def windows() -> list[Tensor]:
 
 
 def run(folder: Path, *arguments: str, seconds: float | None = None) -> int:
-    """Exit code of a command, which is killed after so many seconds."""
-    with subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            _, errors = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return -signal.SIGKILL
-    if process.returncode not in (0, 2):
-        raise RuntimeError(f"exit code {process.returncode}: {errors}")
-    return process.returncode
+    """Exit code of a command in a process of its own, which is killed after so many seconds.
+
+    It is forked from this one, which has imported all that it needs: what is killed is a run, not
+    an import.
+    """
+    child = os.fork()
+    if child == 0:
+        _be_command(folder, arguments)
+    end = None if seconds is None else time.perf_counter() + seconds
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            break
+        if end is not None and time.perf_counter() >= end:
+            os.kill(child, signal.SIGKILL)
+            end = None
+        time.sleep(0.001)
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, 2, -signal.SIGKILL):
+        raise RuntimeError(f"exit code {code}: {(folder / 'errors.txt').read_text()}")
+    return code
+
+
+def _be_command(folder: Path, arguments: Sequence[str]) -> NoReturn:
+    code = 3
+    try:
+        os.chdir(folder)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open("errors.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        app(list(arguments), standalone_mode=False)
+        code = 0
+    except typer.Exit as e:
+        code = e.exit_code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def steps(folder: Path) -> dict[str, str]:
