@@ -109,11 +109,15 @@ def prune_directory(
     journal: Journal,
     unfinished: Unfinished,
     *,
+    force: bool,
     resumed: bool = False,
 ) -> int:
     """Prune and write; the exit code. A run that ends early leaves its steps, and no model.
 
-    ``resumed``: whether trackers have seen steps of this run.
+    Parameters
+    ----------
+    force : whether a model that lies there is replaced
+    resumed : whether trackers have seen steps of this run
     """
     from optiprune.engine.errors import StepFailedError
     from optiprune.engine.steps import JournalSteps
@@ -131,7 +135,7 @@ def prune_directory(
                 inputs.run.output.dir,
                 samples,
                 **inputs.arguments(),
-                force=True,  # asked for, or there is nothing to replace: `Outputs` has looked
+                force=force,
                 callback=tracking.callback,
                 steps=JournalSteps(journal, stop),
             )

@@ -127,7 +127,7 @@ def prune_command(
             unfinished.check_none()
         outputs = Outputs(inputs.run, folder, force=force)
         with unfinished.begin(inputs.run, here) as journal:
-            code = run_inputs(inputs, outputs, journal, unfinished)
+            code = run_inputs(inputs, outputs, journal, unfinished, force=force)
         if code:
             raise typer.Exit(code)
 
@@ -145,11 +145,12 @@ def run_inputs(
     journal: Journal,
     unfinished: Unfinished,
     *,
+    force: bool,
     resumed: bool = False,
 ) -> int:
     """Prune and write; the exit code, see `prune_run`."""
     if isinstance(inputs, PretrainedInputs):
-        return prune_directory(inputs, outputs, journal, unfinished, resumed=resumed)
+        return prune_directory(inputs, outputs, journal, unfinished, force=force, resumed=resumed)
     return prune_run(inputs, outputs, journal, unfinished, resumed=resumed)
 
 

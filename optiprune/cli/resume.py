@@ -29,6 +29,6 @@ def resume_command(
             typer.echo(f"{unfinished.steps} steps are there", err=True)
             inputs = find_inputs(run, here)
             outputs = Outputs(inputs.run, folder.resolve(), force=True)
-            code = run_inputs(inputs, outputs, journal, unfinished, resumed=True)
+            code = run_inputs(inputs, outputs, journal, unfinished, force=True, resumed=True)
         if code:
             raise typer.Exit(code)

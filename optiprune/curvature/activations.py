@@ -106,7 +106,10 @@ class Activations:
             return partial(tapped, layers, partial(call.run, block.module, weights))
 
         def passes() -> Passes:
-            if not self.pruned:
+            if not self.pruned and self.recompute:
+                for share, call in zip(self.shares, self.dense, strict=True):
+                    yield share, run(call, first), None
+            elif not self.pruned:
                 self._ahead = []
                 for share, call in zip(self.shares, self.dense, strict=True):
                     yield share, partial(self._going_on, block, first, layers, call), None

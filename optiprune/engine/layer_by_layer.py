@@ -260,7 +260,11 @@ class LayerByLayer:
         return {k: self._rounded(v).to(v.dtype) for k, v in tuned.items()}, report
 
     def _rounded(self, values: Tensor) -> Tensor:
-        return values if self.stored is None else values.to(self.stored)
+        """In the type that is stored; what is too large for it becomes its largest number."""
+        if self.stored is None:
+            return values
+        most = torch.finfo(self.stored).max
+        return values.clamp(-most, most).to(self.stored)
 
     def _decide(self, job: LayerJob, grams: Sequence[LayerGram], gram_s: float) -> None:
         """Mask and values of the layer; what is reached counts also where it ends early."""

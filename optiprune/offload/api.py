@@ -7,7 +7,8 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,8 @@ import torch
 
 from optiprune import __version__
 from optiprune.arguments import kept_steps, make_solver, settings_of, split_samples
-from optiprune.config import Config
+from optiprune.config import Config, ConfigError
+from optiprune.config.run_files import MASKS
 from optiprune.durable import locked
 from optiprune.engine.crew import works_on
 from optiprune.engine.identity import check_identity, data_hash, without_addresses
@@ -31,6 +33,7 @@ from optiprune.planning.plan import require_memory
 from optiprune.progress import StepProgress
 from optiprune.solvers import Solver
 
+from .checkpoint import INDEX, SINGLE
 from .errors import ModelDirectoryError
 from .output import ShardWriter
 from .run import OffloadRun
@@ -38,7 +41,6 @@ from .skeleton import open_skeleton
 
 __all__ = ["OffloadPlan", "OffloadResult", "plan_pretrained", "prune_pretrained"]
 
-_MASKS = "masks.safetensors"
 _WAITING = "unfinished-model"
 
 
@@ -171,15 +173,15 @@ def prune_pretrained(
         activations,
         expert_tokens,
         trust_remote_code,
-        torch.device(device),
+        _device(device),
     )
     run.prepare()
     where = run.skeleton.device
     require_memory(run.memory(), available_bytes(where))
-    waiting, new = out / _WAITING, not out.exists()
+    new = not out.exists()
     try:
         with (
-            locked(waiting),
+            _alone(out, steps is None) as waiting,
             StepProgress(progress) as line,
             fixed_threads(settings.threads),
             kept_steps(steps) as store,
@@ -188,14 +190,11 @@ def prune_pretrained(
             _check_steps(run, source)
             writer = ShardWriter(run.skeleton, source, waiting, store)
             report = run.run(writer)
-            if force:
-                ShardWriter.remove(out)
-            write_file(out / _MASKS, run.masks, {}, {}, run.config)
-            writer.finish(out)
+            writer.complete()
+            write_file(waiting / MASKS, run.masks, {}, {}, run.config)
+            writer.move(out)
     finally:
-        if steps is None:  # there is nothing to go on from
-            shutil.rmtree(waiting, ignore_errors=True)
-        if new and not any(out.iterdir()):
+        if new and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
     return OffloadResult(out, report, tuple(run.history), run.config)
 
@@ -219,7 +218,7 @@ def plan_pretrained(
     `OffloadPlan.require_memory` raises.
     """
     settings = settings_of(config, None, None, None, None, solver, None, None, None, None, None)
-    where = torch.device(device)
+    where = _device(device)
     run = _run_of(
         Path(source),
         data,
@@ -271,6 +270,16 @@ def _run_of(
     )
 
 
+def _device(name: str | torch.device) -> torch.device:
+    """Raises `ConfigError` for a device that there is not."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        raise ConfigError(f"device = {str(name)!r} cannot be used: {str(e).splitlines()[0]}") from e
+    return device
+
+
 def _require_place(source: Path, out: Path, force: bool) -> None:
     if not source.is_dir():
         raise ModelDirectoryError(f"there is no directory {source}")
@@ -278,12 +287,30 @@ def _require_place(source: Path, out: Path, force: bool) -> None:
         raise ModelDirectoryError(f"{out} is a file; the pruned model is a directory")
     if source.resolve() == out.resolve():
         raise ModelDirectoryError(f"{out} is the dense model's own directory; choose another")
-    there = sorted(p.name for p in out.glob("*.safetensors*"))
+    kept = (INDEX, SINGLE)
+    # what else lies beside a run that has not ended is its own
+    names = kept if (out / _WAITING).is_dir() else (*kept, MASKS, "config.json")
+    there = [name for name in names if (out / name).exists()]
+    there += sorted(p.name for p in out.glob("pytorch_model*"))
     if there and not force:
         raise ModelDirectoryError(
             f"{out} holds a model already ({', '.join(there[:3])}); choose another directory, or "
             "replace it with force"
         )
+
+
+@contextmanager
+def _alone(out: Path, once: bool) -> Iterator[Path]:
+    """The folder in which shards wait, with ``out`` locked; ``once``: it does not stay."""
+    with locked(out):
+        try:
+            yield out / _WAITING
+        finally:
+            if once:  # there is nothing to go on from
+                shutil.rmtree(out / _WAITING, ignore_errors=True)
+            with suppress(OSError):  # without a shard there is nothing either
+                (out / _WAITING).rmdir()
+            (out / ".lock").unlink(missing_ok=True)
 
 
 def _check_steps(run: OffloadRun, source: Path) -> None:

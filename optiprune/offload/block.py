@@ -32,7 +32,6 @@ __all__ = ["BlockPruning", "PrunedBlock", "Unseen", "pass_through"]
 
 # elements of the Gram matrices of experts that are summed up together: 256 MiB in float64
 _TOGETHER = 1 << 25
-_EXPERTS = ".experts."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,7 @@ class BlockPruning:
 
     Attributes
     ----------
+    experts : what names of layers of experts begin with
     floor : tokens that an expert's layer must have seen in every set that is fitted
     samples : of every calibration set to fit; one more set judges, if there is one
     share : see `layer_by_layer.rows_share`
@@ -78,6 +78,7 @@ class BlockPruning:
     seed: np.random.SeedSequence
     first_seed: np.random.SeedSequence
     share: float
+    experts: tuple[str, ...]
     samples: tuple[int, ...]
     floor: int
     steps: StepStore
@@ -115,8 +116,8 @@ class BlockPruning:
         state = WeightState(root, layers)
         dense = state.dense_weights()
         chain = ChainBlock(name, block, tuple(layers))
-        plain = [x for x in layers if _EXPERTS not in x.name]
-        experts = [x for x in layers if _EXPERTS in x.name]
+        plain = [x for x in layers if not x.name.startswith(self.experts)]
+        experts = [x for x in layers if x.name.startswith(self.experts)]
         first = between[0].dense or between[0].pruned
         with torch.no_grad(), untouched(block):
             forward = partial(first[0].run, block, chain.own(dense))
@@ -222,7 +223,7 @@ class BlockPruning:
         return {
             name: (squares / n).sqrt()
             for name, (squares, n) in sums.items()
-            if _EXPERTS not in name or n >= self.floor
+            if n >= self.floor or not name.startswith(self.experts)
         }
 
     def _unseen(

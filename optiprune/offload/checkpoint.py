@@ -86,8 +86,10 @@ class Checkpoint:
             tensors |= {n: inside[n] for n in (inside if of is None else of)}
         return cls(tensors)
 
-    def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own.
+    def read(
+        self, name: str, index: int | None = None, rows: tuple[int, int] | None = None
+    ) -> Tensor:
+        """One tensor, or the part that an index and a span of rows leave, in memory of its own.
 
         Raises
         ------
@@ -97,7 +99,12 @@ class Checkpoint:
         stored = self.tensors[name]
         try:
             with safe_open(stored.file, "pt") as f:
-                return f.get_tensor(name).clone()
+                if index is None:
+                    part = f.get_tensor(name) if rows is None else f.get_slice(name)[slice(*rows)]
+                else:
+                    first, last = (0, self.tensors[name].shape[1]) if rows is None else rows
+                    part = f.get_slice(name)[index : index + 1, first:last][0]
+                return part.clone()
         except (OSError, SafetensorError) as e:
             raise ModelDirectoryError(f"{stored.file}: {name!r} cannot be read: {e}") from e
 

@@ -103,5 +103,5 @@ def require_equal(name: str, fused: nn.Module, experts: LinearExperts) -> None:
         raise ModelDirectoryError(
             f"the experts of '{name}' ({type(fused).__name__}) combine their matrices in another "
             f"way than act(gate) * up (off by {float((got - want).abs().max()):.3g} of "
-            f"{scale:.3g}); exclude them with layers.exclude = ['*.experts.*']"
+            f"{scale:.3g}); use optimize_masks on the whole model"
         )

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from optiprune.config.run_files import CONFIG, HISTORY, MASKS, SUMMARY
 from optiprune.curvature.layers import PrunableLayer
 from optiprune.durable import replacing, sync_folder
 from optiprune.engine.steps import StepStore
@@ -31,6 +32,10 @@ __all__ = ["PackedMasks", "ShardWriter", "require_apart"]
 _SHARD = 2 << 30
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 _MARK = "shard"
+# files that are no weights, while they wait
+_OTHERS = "others"
+# of a run that made the source
+_RECORDS = (CONFIG, HISTORY, SUMMARY)
 
 
 @dataclass(slots=True)
@@ -39,7 +44,7 @@ class ShardWriter:
 
     Attributes
     ----------
-    waiting : folder of the shards until `finish`
+    waiting : folder of all files until `move`
     steps : remembers which are written
     """
 
@@ -57,41 +62,45 @@ class ShardWriter:
         """The shard of a block; ``weights``: parameter of the skeleton -> pruned."""
         self._write(number, self.parts[number], weights)
 
-    def finish(self, out: Path) -> None:
-        """Write what is left, move the shards to ``out``, then files that are no weights, then the
-        index."""
-        parts = self.parts
-        for number in range(len(self.skeleton.blocks), len(parts)):
-            self._write(number, parts[number], {})
-        out.mkdir(parents=True, exist_ok=True)
+    def complete(self) -> None:
+        """Write what is left: shards of what lies outside of the blocks, files that are no weights,
+        and the index. What was in the model's place is untouched."""
+        for number in range(len(self.skeleton.blocks), len(self.parts)):
+            self._write(number, self.parts[number], {})
         names: dict[str, str] = {}
-        total = 0
-        for number, part in enumerate(parts):
-            name = f"model-{number + 1:05}-of-{len(parts):05}.safetensors"
-            (self.waiting / self._name(number)).replace(out / name)
-            names |= dict.fromkeys(part, name)
-            total += sum(self.skeleton.checkpoint.tensors[t].bytes for t in part)
-        sync_folder(out)
-        self._copy_others(out)
+        for number, part in enumerate(self.parts):
+            names |= dict.fromkeys(part, self._final(number))
+        tensors = self.skeleton.checkpoint.tensors
+        total = sum(tensors[name].bytes for name in names)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
-        with replacing(out / INDEX) as file:
+        others = self.waiting / _OTHERS
+        others.mkdir(exist_ok=True)
+        for path in sorted(self.source.iterdir()):
+            weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
+            if path.is_file() and not weights and path.name not in _RECORDS:
+                with replacing(others / path.name) as file:
+                    shutil.copyfile(path, file)
+        with replacing(self.waiting / INDEX) as file:
             file.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(self.waiting, ignore_errors=True)
 
-    @staticmethod
-    def remove(out: Path) -> None:
-        """Take an earlier model away, its index first."""
+    def move(self, out: Path) -> None:
+        """Put all that is complete into its place; the index, without which there is no model,
+        last. A model that was there is taken away first."""
         (out / INDEX).unlink(missing_ok=True)
         for path in [out / SINGLE, *out.glob("model-*-of-*.safetensors")]:
             path.unlink(missing_ok=True)
+        for number in range(len(self.parts)):
+            (self.waiting / self._name(number)).replace(out / self._final(number))
+        for path in sorted((self.waiting / _OTHERS).iterdir()):
+            path.replace(out / path.name)
+        (self.waiting / MASKS).replace(out / MASKS)
+        sync_folder(out)
+        (self.waiting / INDEX).replace(out / INDEX)
+        sync_folder(out)
+        shutil.rmtree(self.waiting, ignore_errors=True)
 
-    def _copy_others(self, out: Path) -> None:
-        """Configuration, tokenizer, licence: every plain file that holds no weights."""
-        for path in sorted(self.source.iterdir()):
-            weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
-            if path.is_file() and not weights:
-                with replacing(out / path.name) as file:
-                    shutil.copyfile(path, file)
+    def _final(self, number: int) -> str:
+        return f"model-{number + 1:05}-of-{len(self.parts):05}.safetensors"
 
     def _write(self, number: int, part: list[str], weights: Mapping[str, Tensor]) -> None:
         path, key = self.waiting / self._name(number), f"{_MARK}/{number}"

@@ -92,8 +92,8 @@ def find_places(
         have = ", ".join(list(checkpoint.tensors)[:6])
         raise ModelDirectoryError(
             f"the checkpoint has no weights for {len(missing)} parameters, such as "
-            f"{', '.join(missing[:4])}; it has {have}, ... Load it with transformers and write it "
-            "with save_pretrained, which uses the names of today"
+            f"{', '.join(missing[:4])}; it has {have}, ... Weights are missing, or the "
+            "family stores them under names that are not known here: use optimize_masks"
         )
     return places
 
@@ -107,6 +107,8 @@ def _candidates(name: str, owner: Place, prefix: str) -> Iterator[Place]:
         outer = re.sub(r"\.mlp$", ".block_sparse_moe", before)
         mixtral = f"{outer}.experts.{number}.{_MIXTRAL[kind]}.weight"
         variants += [Place(name), Place(mixtral)]
+    elif name == "lm_head.weight":
+        variants.append(Place("embed_out.weight", transposed=owner.transposed))
     elif name.endswith(".mlp.gate.weight"):
         variants.append(Place(name.replace(".mlp.gate.", ".block_sparse_moe.gate.")))
     for place in variants:

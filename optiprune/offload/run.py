@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from optiprune.config import Config, ignored_options
+from optiprune.config import Config, ConfigError, ignored_options
 from optiprune.curvature import CalibrationError, CalibrationSet, require_matches
 from optiprune.curvature.activations import Activations, Keep
 from optiprune.curvature.data import tree_leaves
@@ -81,8 +81,15 @@ class OffloadRun:
 
         Raises
         ------
-        ConfigError, LayerError, ModelDirectoryError
+        ConfigError, LayerError, ModelDirectoryError, CalibrationError
         """
+        if self.activations not in ("memory", "disk"):
+            raise ConfigError(f"activations = {self.activations!r}: must be 'memory' or 'disk'")
+        if self.floor < 1:
+            raise ConfigError(f"expert_tokens = {self.floor}: must be 1 or more")
+        for data in (self.train, self.holdout):
+            if data is not None:
+                _require_tokens(data, self.skeleton.model)
         options, skeleton = self.config.layers, self.skeleton
         every = skeleton.linear_layers()
         chosen = chosen_names(every, include=options.include, exclude=options.exclude)
@@ -97,14 +104,18 @@ class OffloadRun:
         if ignored:
             notes.append(f"no effect with objective = 'reconstruction': {', '.join(ignored)}")
         self.notes += notes
+        self.notes += [
+            f"{n} ({size:,} weights) is no layer that is known here, and stays as it is"
+            for n, size in skeleton.unseen_weights().items()
+        ]
         require_apart(skeleton)
         require_crew(self.config, self.solver, self.stop, skeleton.device)
         self.masks = PackedMasks(skeleton)
 
     @property
     def length(self) -> int:
-        """Tokens of a sample."""
-        return _length(self.train)
+        """Tokens of the longest sample."""
+        return max(_lengths(self.train))
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """(rows, columns) of the layers that take part, by name."""
@@ -116,14 +127,14 @@ class OffloadRun:
 
     def memory(self) -> dict[str, int]:
         """Bytes that are held at the same time, at the worst moment, by what they are for."""
-        held = 0 if self.holdout is None else self.holdout.n
+        sets = [self.train] if self.holdout is None else [self.train, self.holdout]
         return held_bytes(
             self.skeleton,
             self.shapes(),
             self.config,
-            (self.train.n + held) * self.length,
+            sum(sum(_lengths(data)) for data in sets),
             self.length,
-            fold_count(self.train, self.config) + (held > 0),
+            fold_count(self.train, self.config) + len(sets) - 1,
             self.activations == "disk",
         )
 
@@ -154,6 +165,7 @@ class OffloadRun:
                     seed=search,
                     first_seed=first,
                     share=rows_share(self.config, rows),
+                    experts=tuple(f"{at}." for at in self.skeleton.fused),
                     samples=tuple(data.n for data in fits),
                     floor=self.floor,
                     steps=self.steps,
@@ -190,7 +202,9 @@ class OffloadRun:
         chunk = self.config.curvature.chunk
         both = self.config.curvature.inputs == "pruned"
         between, arguments = [], []
-        with self.skeleton.loaded(self.skeleton.outside()):
+        outside = self.skeleton.outside()
+        with self.skeleton.loaded(outside):
+            self._check_weights("outside of the blocks", outside)
             first = next(iter(sets[0].batches(chunk)))
             probes, tuple_out = real_outputs(self.skeleton, first.inputs)
             for data in sets:
@@ -236,18 +250,23 @@ class OffloadRun:
         return done.weights
 
     def _check_weights(self, name: str, inside: Sequence[str]) -> None:
-        """Raise `RunMismatchError` if the steps that are there are of other weights."""
+        """Raise `RunMismatchError` if the steps that are there are of other weights.
+
+        ``inside``: parameters and buffers that are loaded.
+        """
         digest = hashlib.sha256()
-        for n, value in self.skeleton.block(name).state_dict().items():
-            if f"{name}.{n}" in inside:
-                digest.update(f"{n} {hash_tensor(value)} ".encode())
+        for n in inside:
+            at, _, leaf = n.rpartition(".")
+            value = getattr(self.skeleton.model.get_submodule(at), leaf)
+            stored = self.skeleton.checkpoint.tensors[self.skeleton.places[n].tensor]
+            digest.update(f"{n} {stored.dtype} {hash_tensor(value.detach())} ".encode())
         key, found = f"weights/{name}", {"sha256": digest.hexdigest()}
         then = self.steps.get(key)
         if then is None:
             self.steps.put(key, {}, found)
         elif then.record != found:
             raise RunMismatchError(
-                f"the weights of '{name}' are not those that the steps there were made from; give "
+                f"the weights ('{name}') are not those that the steps there were made from; give "
                 "the model as it was, or another folder"
             )
 
@@ -338,12 +357,33 @@ class OffloadRun:
         )
 
 
-def _length(data: CalibrationSet) -> int:
-    """Tokens of a sample."""
-    first = tree_leaves(next(iter(data.batches(1))).inputs)[0]
-    if first.ndim != 2 or first.is_floating_point():
-        raise CalibrationError(
-            f"a language model is calibrated with token ids of shape (samples, tokens), got "
-            f"{first.dtype} of {tuple(first.shape)}"
-        )
-    return int(first.shape[1])
+def _lengths(data: CalibrationSet) -> list[int]:
+    """Tokens of each sample."""
+    return [int(tree_leaves(batch.inputs)[0].shape[1]) for batch in data.batches(1)]
+
+
+def _require_tokens(data: CalibrationSet, model: nn.Module) -> None:
+    """Raise `CalibrationError` for what a language model cannot be run on."""
+    table: Any = model
+    known = int(table.get_input_embeddings().num_embeddings)
+    config = table.config
+    most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    for i, batch in enumerate(data.batches(4096)):
+        inputs = batch.inputs
+        if isinstance(inputs, Mapping) and "input_ids" not in inputs:
+            raise CalibrationError(f"batch {i} has {sorted(inputs)}, and no input_ids")
+        ids = inputs["input_ids"] if isinstance(inputs, Mapping) else tree_leaves(inputs)[0]
+        if ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64) or not ids.shape[1]:
+            raise CalibrationError(
+                f"a language model is calibrated with token ids of shape (samples, tokens), got "
+                f"{ids.dtype} of {tuple(ids.shape)}"
+            )
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= known:
+            raise CalibrationError(
+                f"batch {i} holds tokens from {low} to {high}; the model knows 0 to {known - 1}"
+            )
+        if isinstance(most, int) and ids.shape[1] > most:
+            raise CalibrationError(
+                f"batch {i} has samples of {ids.shape[1]} tokens; the model takes {most} at most"
+            )

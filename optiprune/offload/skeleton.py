@@ -57,10 +57,19 @@ class Skeleton:
         return [n for n in self.places if not n.startswith(blocks)]
 
     def linear_layers(self) -> list[str]:
-        """Names of the Linear layers in blocks."""
+        """Names of the Linear layers in blocks, without those that choose experts."""
         blocks = tuple(f"{name}." for name in self.blocks)
-        named = self.model.named_modules()
-        return [n for n, m in named if isinstance(m, nn.Linear) and n.startswith(blocks)]
+        return [
+            n
+            for n, m in self.model.named_modules()
+            if isinstance(m, nn.Linear) and n.startswith(blocks) and not _routes(n)
+        ]
+
+    def unseen_weights(self) -> dict[str, int]:
+        """Parameters of blocks with three dimensions or more, which no layer is: name -> size."""
+        blocks = tuple(f"{name}." for name in self.blocks)
+        named = self.model.named_parameters()
+        return {n: p.numel() for n, p in named if p.ndim > 2 and n.startswith(blocks)}
 
     @contextmanager
     def loaded(self, names: Sequence[str]) -> Iterator[None]:
@@ -76,7 +85,8 @@ class Skeleton:
     def read(self, name: str) -> Tensor:
         """What the checkpoint has, float32, on the device, in the skeleton's orientation."""
         place = self.places[name]
-        part = place.of(self.checkpoint.read(place.tensor))
+        part = self.checkpoint.read(place.tensor, place.index, place.rows)
+        part = part.t() if place.transposed else part
         return part.to(device=self.device, dtype=torch.float32).contiguous()
 
     def _set(self, name: str, value: Tensor | None) -> None:
@@ -125,6 +135,12 @@ def open_skeleton(
     device = torch.device("cpu") if device is None else device
     _fill_buffers(model, set(stored), device)
     return Skeleton(model.eval(), checkpoint, _blocks(model), places, owners, shapes, fused, device)
+
+
+def _routes(name: str) -> bool:
+    """Whether a layer chooses experts, by the names in use."""
+    *_, above, leaf = ["", *name.split(".")]
+    return leaf in ("router", "shared_expert_gate") or above == "router" or leaf == "gate"
 
 
 def _on_meta(transformers: Any, folder: Path, trust_remote_code: bool) -> Any:
@@ -182,17 +198,34 @@ def _fill_buffers(model: Any, stored: set[str], device: torch.device) -> None:
         own = [b for b in own if f"{name}.{b}" not in stored and module._buffers[b].is_meta]
         if not own:
             continue
+        first, second = (_begun(model, name, module, own, fill, device) for fill in (0, 1))
         for b in own:
-            empty = module._buffers[b]
-            fill = float("nan") if empty.is_floating_point() else 0
-            module._buffers[b] = torch.full(empty.shape, fill, dtype=empty.dtype, device=device)
-        model._init_weights(module)
-        for b in own:
-            if bool(module._buffers[b].isnan().any()):
+            if not torch.equal(first[b], second[b]):
                 raise ModelDirectoryError(
                     f"the buffer '{name}.{b}' is in no checkpoint, and transformers does not say "
                     "what it begins with"
                 )
+
+
+def _begun(
+    model: Any, name: str, module: Any, buffers: list[str], fill: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Buffers of a module after its initialisation, which was given them full of one number."""
+    owner = model  # the innermost model of transformers around the module
+    at = model
+    for part in filter(None, name.split(".")):
+        at = getattr(at, part)
+        owner = at if hasattr(at, "_init_weights") else owner
+    for b in buffers:
+        old = module._buffers[b]
+        module._buffers[b] = torch.full(old.shape, fill, dtype=old.dtype, device=device)
+    try:
+        owner._init_weights(module)
+    except Exception as e:  # whatever a family's own code raises
+        raise ModelDirectoryError(
+            f"the buffers of '{name}' cannot be made: {type(e).__name__}: {e}"
+        ) from e
+    return {b: module._buffers[b].clone() for b in buffers}
 
 
 def _blocks(model: nn.Module) -> tuple[str, ...]:

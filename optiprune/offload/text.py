@@ -54,8 +54,8 @@ def token_windows(
 ) -> Tensor:
     """The first windows of the texts' tokens, int64 (samples, length).
 
-    Documents follow one another with the end-of-text token between them; reading ends when there
-    are enough.
+    Documents follow one another with the end-of-text token between them; no document is read that
+    is not needed.
 
     Parameters
     ----------

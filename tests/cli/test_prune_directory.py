@@ -111,6 +111,18 @@ def test_a_run_that_was_stopped_is_resumed(source: Path, monkeypatch) -> None:
     assert not (out / "unfinished-model").exists()
 
 
+def test_a_model_that_lies_there_is_not_replaced_without_force(source: Path) -> None:
+    out = source.parent / "out"
+    out.mkdir()
+    (out / "model.safetensors").write_bytes(b"mine")
+    refused = run(*options(source), "--out", out)
+    assert refused.exit_code == 2, refused.output
+    assert (out / "model.safetensors").read_bytes() == b"mine"
+    assert not (out / "unfinished").exists()
+    assert run(*options(source), "--out", out, "--force").exit_code == 0
+    assert not (out / "model.safetensors").exists()
+
+
 def test_a_solver_that_fails_leaves_the_steps_before_it(source: Path, monkeypatch) -> None:
     from optiprune.engine.errors import StepFailedError
     from optiprune.engine.layer_decision import LayerDecision

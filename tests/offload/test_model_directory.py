@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from optiprune import prune_pretrained
+from optiprune.config import ConfigError
 from optiprune.curvature import CalibrationError
 from optiprune.curvature.layers import LayerError
 from optiprune.offload import ModelDirectoryError, context_length
 from optiprune.offload.checkpoint import Checkpoint
 from optiprune.offload.skeleton import open_skeleton
 
-from .conftest import Make, load
+from .conftest import SMALL, Make, load, transformers
 
 
 def refused(source: Path, data, message: str, error=ModelDirectoryError, **options) -> None:
@@ -124,6 +125,62 @@ def test_data_that_are_no_tokens(make: Make) -> None:
     refused(source, [], "no calibration data", CalibrationError)
     refused(source, [torch.zeros(4, 16)], "token ids", CalibrationError)
     refused(source, [torch.zeros(16, dtype=torch.int64)], "token ids", CalibrationError)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.full((4, 16), 97), "the model knows 0 to 96"),
+        (torch.full((4, 16), -1), "the model knows 0 to 96"),
+        (torch.ones(4, 65, dtype=torch.int64), "takes 64 at most"),
+        (torch.ones(4, 16, dtype=torch.bool), "token ids"),
+        (torch.ones(4, 0, dtype=torch.int64), "token ids"),
+        ({"attention_mask": torch.ones(4, 16, dtype=torch.int64)}, "no input_ids"),
+    ],
+)
+def test_tokens_that_the_model_cannot_be_run_on(data, message: str, make: Make) -> None:
+    refused(make("gpt2"), [data], message, CalibrationError)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "nowhere"}, "device = 'nowhere'"),
+        ({"activations": "disc"}, "'memory' or 'disk'"),
+        ({"expert_tokens": 0}, "1 or more"),
+    ],
+)
+def test_arguments_that_are_none(options, message: str, make: Make, windows) -> None:
+    refused(make("llama"), windows, message, ConfigError, **options)
+
+
+def test_other_families_and_their_names(make: Make) -> None:
+    config = transformers.GPTNeoXConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+    folder = make("llama").with_name("neox")
+    transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
+    assert len(open_skeleton(folder).linear_layers()) == 8
+
+
+def test_routers_are_no_layers(make: Make) -> None:
+    config = transformers.Qwen2MoeConfig(
+        **SMALL,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=24,
+        shared_expert_intermediate_size=24,
+    )
+    folder = make("llama").with_name("qwen2")
+    transformers.Qwen2MoeForCausalLM(config).save_pretrained(folder)
+    names = open_skeleton(folder).linear_layers()
+    assert "model.layers.0.mlp.shared_expert.gate_proj" in names
+    assert not [n for n in names if n.endswith("shared_expert_gate")]
 
 
 def test_patterns_that_match_nothing(make: Make, windows) -> None:

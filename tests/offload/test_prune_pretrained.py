@@ -17,7 +17,7 @@ from optiprune.offload import ModelDirectoryError
 from optiprune.offload.skeleton import Skeleton
 from optiprune.planning import TooLargeError
 
-from .conftest import CONFIGS, Make, load
+from .conftest import CONFIGS, SMALL, Make, load, transformers
 
 OPTIONS = {"sparsity": 0.5, "expert_tokens": 8, "progress": False}
 
@@ -170,12 +170,18 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_model(
 def test_steps_of_other_weights_are_refused(make: Make, windows, tmp_path: Path) -> None:
     source = make("llama")
     prune_pretrained(source, tmp_path / "one", windows, steps=tmp_path / "steps", **OPTIONS)
-    model = load(source)
-    model.model.layers[1].mlp.up_proj.weight.data[0, 0] += 1
-    model.save_pretrained(source)
-    with pytest.raises(RunMismatchError, match=r"model\.layers\.1"):
-        prune_pretrained(source, tmp_path / "two", windows, steps=tmp_path / "steps", **OPTIONS)
-    assert not (tmp_path / "two" / "config.json").exists()
+    for change, message in [
+        (lambda m: m.model.layers[1].mlp.up_proj.weight.data[0, 0].add_(1), r"model\.layers\.1"),
+        (lambda m: m.model.embed_tokens.weight.data[0, 0].add_(1), "outside of the blocks"),
+        (lambda m: m.to(torch.bfloat16), "the model's config"),
+    ]:
+        model = load(source)
+        change(model)
+        other = tmp_path / "other"
+        model.save_pretrained(other)
+        with pytest.raises(RunMismatchError, match=message):
+            prune_pretrained(other, tmp_path / "two", windows, steps=tmp_path / "steps", **OPTIONS)
+        assert not (tmp_path / "two" / "config.json").exists()
 
 
 def test_a_damaged_shard_is_written_again(make: Make, windows, tmp_path: Path) -> None:
@@ -245,6 +251,163 @@ def test_a_run_that_would_not_fit_is_refused_with_the_numbers(
     with pytest.raises(TooLargeError, match=r"GiB are available"):
         pruned(source, windows)
     assert not source.with_name("llama-dense-pruned").exists()
+
+
+def fused(source: Path, dtype: torch.dtype) -> None:
+    """Store experts as transformers holds them, in two tensors."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(source / "model.safetensors")
+    for name in [n for n in tensors if ".experts." in n]:
+        del tensors[name]
+    for name, value in load(source).state_dict().items():
+        if ".experts." in name:
+            tensors[name] = value.to(dtype).contiguous()
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+
+
+def test_experts_that_are_stored_together_are_read_and_written_apart(make: Make, windows) -> None:
+    source = make("qwen3_moe")
+    apart = pruned(source, windows, config={"curvature": {"inputs": "dense"}})
+    want = load(apart.folder).state_dict()
+    fused(source, torch.float32)
+    held = []
+    plain = Skeleton.read
+
+    def watched(self, name):
+        value = plain(self, name)
+        held.append(value.untyped_storage().nbytes() == value.numel() * value.element_size())
+        return value
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Skeleton, "read", watched)
+        together = prune_pretrained(
+            source,
+            source.with_name("together"),
+            windows,
+            config={"curvature": {"inputs": "dense"}},
+            **OPTIONS,
+        )
+    assert all(held)  # no part keeps the tensor that it is of
+    got = load(together.folder).state_dict()
+    assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_experts_that_are_excluded_stay_as_they_are(make: Make, windows) -> None:
+    source = make("mixtral")
+    result = pruned(source, windows, exclude=["*.experts.*"])
+    dense, after = load(source).state_dict(), load(result.folder).state_dict()
+    name = "model.layers.1.mlp.experts.down_proj"
+    assert torch.equal(after[name], dense[name])
+    assert len(result.report.layers) == 12
+
+
+def test_a_failure_at_the_end_costs_neither_the_old_model_nor_the_work(
+    make: Make, windows, tmp_path: Path, monkeypatch
+) -> None:
+    from optiprune.offload.output import ShardWriter
+
+    source, out = make("llama"), tmp_path / "out"
+    prune_pretrained(source, out, windows, **OPTIONS)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    again = {**OPTIONS, "sparsity": 0.6, "force": True, "steps": tmp_path / "steps"}
+
+    def full(self) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "complete", full)
+        with pytest.raises(OSError, match="No space"):
+            prune_pretrained(source, out, windows, **again)
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+    done = prune_pretrained(source, out, windows, **again)
+    assert done.report.density == pytest.approx(0.4, abs=0.01)
+    assert not (out / "unfinished-model").exists()
+
+
+def test_a_run_that_was_killed_while_its_files_were_moved_goes_on(
+    make: Make, windows, tmp_path: Path, monkeypatch
+) -> None:
+    import os
+
+    source, out = make("llama"), tmp_path / "out"
+    moves = []
+    plain = Path.replace
+
+    def killed(self, target):
+        moves.append(target)
+        if len(moves) > 3 and "unfinished-model" in str(self):
+            raise KeyboardInterrupt
+        return plain(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune_pretrained(source, out, windows, steps=tmp_path / "steps", **OPTIONS)
+    assert not (out / "model.safetensors.index.json").exists()
+    done = prune_pretrained(source, out, windows, steps=tmp_path / "steps", **OPTIONS)
+    whole = prune_pretrained(source, tmp_path / "whole", windows, **OPTIONS)
+    one, two = load(done.folder).state_dict(), load(whole.folder).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert sorted(os.listdir(done.folder)) == sorted(os.listdir(whole.folder))
+
+
+def test_a_second_run_into_the_same_place_harms_nothing(
+    make: Make, windows, tmp_path: Path
+) -> None:
+    from optiprune.durable import LockedError, locked
+
+    source, out = make("llama"), tmp_path / "out"
+    (out / "unfinished-model").mkdir(parents=True)
+    part = out / "unfinished-model" / "part-00000.safetensors"
+    part.write_bytes(b"of the first")
+    with locked(out), pytest.raises(LockedError):
+        prune_pretrained(source, out, windows, **OPTIONS)
+    assert part.read_bytes() == b"of the first"
+
+
+def test_weights_that_are_in_no_layer_are_named(make: Make, windows) -> None:
+    config = transformers.GptOssConfig(
+        **SMALL, num_local_experts=4, num_experts_per_tok=2, head_dim=8, sliding_window=8
+    )
+    source = make("llama").with_name("oss")
+    transformers.GptOssForCausalLM(config).save_pretrained(source)
+    result = pruned(source, windows)
+    notes = [n for n in result.report.notes if "is no layer that is known here" in n]
+    assert len(notes) == 6
+    assert "model.layers.0.mlp.experts.gate_up_proj (" in notes[0]
+
+
+def test_float16_has_no_infinite_weights(make: Make, windows) -> None:
+    source = make("gpt2", torch.float16)
+    model = load(pruned(source, windows).folder)
+    assert {p.dtype for p in model.parameters()} == {torch.float16}
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("inputs", ["dense", "pruned"])
+def test_what_is_kept_on_disk_is_not_in_memory(
+    inputs: str, make: Make, windows, monkeypatch
+) -> None:
+    from optiprune.curvature.activations import Activations
+    from optiprune.offload.kept_calls import DiskKeep
+
+    source, kept = make("llama"), []
+    plain_keep, plain_leave = DiskKeep.__call__, Activations.leave
+
+    def keep(self, calls):
+        kept.append(plain_keep(self, calls))
+        return kept[-1]
+
+    def leave(self, *args):
+        plain_leave(self, *args)
+        assert any(self.dense is each for each in kept)
+        assert not self._ahead
+
+    monkeypatch.setattr(DiskKeep, "__call__", keep)
+    monkeypatch.setattr(Activations, "leave", leave)
+    pruned(source, windows, activations="disk", config={"curvature": {"inputs": inputs}})
+    assert kept
 
 
 def test_a_pattern_and_exclusions(make: Make, windows) -> None:
