@@ -170,9 +170,14 @@ def plan_masks(
     data: Iterable[Any],
     *,
     sparsity: float | None = None,
+    objective: str | None = None,
+    refit: bool | None = None,
+    pattern: str | None = None,
     solver: str | Mapping[str, Any] | Solver | None = None,
     loss: str | LossFunction | None = None,
     holdout: Iterable[Any] | None = None,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
     preset: str | None = None,
     config: Config | Mapping[str, Any] | None = None,
     seed: int | None = None,
@@ -194,7 +199,7 @@ def plan_masks(
     As `optimize_masks` does before it begins.
     """
     settings = settings_of(
-        config, sparsity, None, None, None, solver, loss, None, None, preset, seed
+        config, sparsity, objective, refit, pattern, solver, loss, include, exclude, preset, seed
     )
     run = _run_of(model, data, holdout, loss, solver, settings)
     with fixed_threads(settings.threads):

@@ -72,6 +72,23 @@ def test_every_kind_of_run_has_a_plan(prune: dict[str, Any], kinds: set[str] | N
     found.require_memory()
 
 
+def test_arguments_are_those_of_optimize_masks() -> None:
+    found = plan_masks(
+        network(),
+        data(),
+        config=TINY,
+        sparsity=0.5,
+        objective="reconstruction",
+        refit=False,
+        pattern="2:4",
+        include=["4", "6"],
+        exclude=["6"],
+    )
+    assert [x.name for x in found.layers] == ["4"]
+    assert found.layers[0].kept == 128 * 16 // 2
+    assert found.objective == "reconstruction"
+
+
 def test_nothing_is_changed() -> None:
     config = {**TINY, "prune": {"objective": "reconstruction"}}
     model, other = network(), network()
