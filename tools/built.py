@@ -74,5 +74,8 @@ def sdist_faults(sdist: Path, root: Path) -> Iterator[str]:
 
 
 def _sources(root: Path) -> set[str]:
-    files = (root / "optiprune").rglob("*.py")
-    return {p.relative_to(root).as_posix() for p in files} | {"optiprune/py.typed"}
+    """Modules, the mark of typed packages, and the templates of reports."""
+    package = root / "optiprune"
+    templates = (package / "report" / "templates").glob("*")
+    files = [*package.rglob("*.py"), package / "py.typed", *templates]
+    return {p.relative_to(root).as_posix() for p in files}

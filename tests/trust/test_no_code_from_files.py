@@ -17,13 +17,25 @@ ROOT = Path(__file__).resolve().parents[2]
 # Modules that read pickles, or formats that may hold them
 _READERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 # Functions of theirs that only write, or are exceptions
-_HARMLESS = {"dumps", "dump", "UnpicklingError", "safe_load", "safe_dump", "HIGHEST_PROTOCOL"}
+_HARMLESS = {
+    "dumps",
+    "dump",
+    "PickleBuffer",
+    "UnpicklingError",
+    "safe_load",
+    "safe_dump",
+    "HIGHEST_PROTOCOL",
+}
 _BUILTINS = {"eval", "exec", "compile"}
 
 ALLOWED = {
     # pipes between a process and the child that it started itself; no file, no network
     ("optiprune/solvers/adapters/cp_sat_child.py", "pickle.load"),
     ("optiprune/solvers/adapters/cp_sat_process.py", "pickle.load"),
+    # tasks from a process to the workers that it asked for: through loky's or Ray's own channels,
+    # and through files of a folder that the run makes for itself, which no other user can write to
+    ("optiprune/executors/worker.py", "pickle.loads"),
+    ("optiprune/executors/shared_file.py", "pickle.loads"),
 }
 
 
