@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from optiprune.arguments import kept_steps, make_solver, settings_of, split_samples
 from optiprune.config import Config
 from optiprune.curvature.inputs import device_of
 from optiprune.curvature.losses import LossFunction
-from optiprune.engine.crew import works_on
 from optiprune.engine.errors import RunInterruptedError, StepFailedError
-from optiprune.engine.identity import check_identity, identity_of, without_addresses
+from optiprune.engine.identity import check_identity, identity_of, options_of
 from optiprune.engine.records import StepRecord
 from optiprune.engine.result import RunReport
 from optiprune.engine.run import EngineResult, PruningRun
@@ -231,16 +228,8 @@ def _run_of(
 
 def _check_steps(run: PruningRun, config: Config) -> None:
     """Raise `RunMismatchError` if the steps that are there do not belong to this run."""
-    # who does the work, and how many, changes nothing
-    options = config.model_dump(mode="json", exclude={"workers", "executor"})
-    options = {k: json.dumps(v, sort_keys=True) for k, v in options.items()} | {
-        "loss": run.loss if isinstance(run.loss, str) else _described(run.loss),
-        "solver that runs": without_addresses(repr(run.solver)),
-        "threads that run": str(torch.get_num_threads()),
-    }
-    device = device_of(run.model)
-    if works_on(config, device) != device.type:
-        options["device that decides"] = works_on(config, device)
+    options = options_of(config, run.solver, device_of(run.model))
+    options["loss"] = run.loss if isinstance(run.loss, str) else _described(run.loss)
     data = {"calibration": run.train, "held-out": run.holdout}
     check_identity(run.steps, identity_of(run.model, data, options))
 

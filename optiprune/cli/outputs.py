@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optiprune import __version__
 from optiprune.config.run_files import CONFIG, SUMMARY
 from optiprune.durable import replacing
 
@@ -19,9 +20,10 @@ from .toml_text import toml_text
 if TYPE_CHECKING:
     from torch import nn
 
+    from optiprune.engine.result import RunReport
     from optiprune.masks import MaskSet
 
-__all__ = ["CONFIG", "SUMMARY", "Outputs", "history_line"]
+__all__ = ["CONFIG", "SUMMARY", "Outputs", "history_line", "summary_of"]
 
 
 class Outputs:
@@ -99,6 +101,26 @@ def _names(run: RunConfig | PretrainedRunConfig) -> dict[str, str]:
     out = run.output
     names = {"masks": out.masks, "history": out.history}
     return {**names, "model": out.model} if out.save_model else names
+
+
+def summary_of(
+    report: RunReport,
+    seconds: float,
+    sparsity: float,
+    *,
+    dense: Mapping[str, float] | None = None,
+    failed: str = "",
+) -> dict[str, Any]:
+    """What `Outputs.write_summary` takes; the user's numbers of the pruned model come later."""
+    return {
+        "optiprune": __version__,
+        "failed": failed or None,
+        "seconds": seconds,
+        "sparsity_asked": sparsity,
+        "dense": dense,
+        "pruned": None,
+        "report": report,
+    }
 
 
 def history_line(record: Any) -> str:

@@ -11,13 +11,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from optiprune import __version__
-
 from .callables import check_solver
 from .console import output
 from .errors import NO_SOLUTION, InputError
 from .interrupts import stop_between_steps
-from .outputs import Outputs
+from .outputs import Outputs, summary_of
 from .plan_table import memory_table
 from .pretrained_config import PretrainedRunConfig
 from .result_tables import layers_table, show_notes
@@ -85,8 +83,7 @@ def plan_directory(inputs: PretrainedInputs) -> None:
     """Show what a run would do and need. Raises `TooLargeError` if it would not fit."""
     from optiprune.offload import plan_pretrained
 
-    source, out = inputs.run.pretrained.dir, inputs.run.output.dir
-    plan = plan_pretrained(source, out, inputs.samples(), **inputs.arguments())
+    plan = plan_pretrained(inputs.run.pretrained.dir, inputs.samples(), **inputs.arguments())
     layers = Table("layers", "shape", "weights", title="Layers", title_justify="left")
     for (name, shape), count in plan.kinds().items():
         rows, cols = shape
@@ -161,15 +158,7 @@ def _write(
     tracking: Tracking,
 ) -> None:
     """The records of the run, beside the model."""
-    summary = {
-        "optiprune": __version__,
-        "failed": None,
-        "seconds": seconds,
-        "sparsity_asked": inputs.run.prune.sparsity,
-        "dense": None,
-        "pruned": None,
-        "report": result.report,
-    }
+    summary = summary_of(result.report, seconds, inputs.run.prune.sparsity)
     outputs.begin()
     outputs.write_config(inputs.run)
     outputs.write_history(result.history)

@@ -12,12 +12,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from optiprune import __version__
-
 from .console import output
 from .errors import INTERRUPTED, NO_SOLUTION, Debug, InputError, reporting
 from .interrupts import stop_between_steps
-from .outputs import Outputs
+from .outputs import Outputs, summary_of
 from .plan_table import show_plan
 from .pretrained import PretrainedInputs, plan_directory, prune_directory
 from .pretrained_config import PretrainedRunConfig, load_prune_config
@@ -194,15 +192,8 @@ def prune_run(
                 inputs, model, calibration, holdout, journal, tracking.callback
             )
             seconds = time.perf_counter() - started
-            summary = {
-                "optiprune": __version__,
-                "failed": failure or None,
-                "seconds": seconds,
-                "sparsity_asked": inputs.run.prune.sparsity,
-                "dense": before,
-                "pruned": None,
-                "report": result.report,
-            }
+            asked = inputs.run.prune.sparsity
+            summary = summary_of(result.report, seconds, asked, dense=before, failed=failure)
             _write(inputs.run, outputs, model, result, summary)
         except OSError as e:
             if e.errno not in _NO_SPACE or not unfinished.hint:

@@ -17,7 +17,18 @@ from .gram import LayerGram
 from .layers import PrunableLayer
 from .runner import untouched
 
-__all__ = ["Collect", "SharedInputs", "Stage", "block_stages", "make_stage", "same_inputs"]
+__all__ = [
+    "Collect",
+    "SharedInputs",
+    "Stage",
+    "block_stages",
+    "bunches",
+    "make_stage",
+    "same_inputs",
+]
+
+# elements of the Gram matrices that one pass sums up: 256 MiB in float64
+_TOGETHER = 1 << 25
 
 Collect: TypeAlias = Callable[[Sequence[PrunableLayer]], dict[str, LayerGram]]
 
@@ -78,6 +89,21 @@ class SharedInputs:
             else:
                 groups.append([layer])
         return [tuple(group) for group in groups]
+
+
+def bunches(layers: Sequence[PrunableLayer], sets: int) -> list[tuple[PrunableLayer, ...]]:
+    """Neighbours whose Gram matrices, one for every set, fit in memory together: one pass serves
+    them."""
+    found: list[list[PrunableLayer]] = []
+    held = 0
+    for layer in layers:
+        size = sets * layer.groups * layer.cols**2
+        if not found or held + size > _TOGETHER:
+            found.append([])
+            held = 0
+        found[-1].append(layer)
+        held += size
+    return [tuple(bunch) for bunch in found]
 
 
 def make_stage(

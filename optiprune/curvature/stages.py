@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import Activations, Window
-from .block_stages import SharedInputs, Stage, block_stages, make_stage, same_inputs
+from .block_stages import SharedInputs, Stage, block_stages, bunches, make_stage, same_inputs
 from .capture import forward_order
 from .chain import Chain, ChainBlock, find_chains
 from .data import CalibrationSet
@@ -26,9 +26,6 @@ from .layers import PrunableLayer
 from .runner import run_model, untouched
 
 __all__ = ["Inputs", "LayerWalk", "Stage", "Window"]
-
-# elements of the Gram matrices that one pass of a whole model sums up: 256 MiB in float64
-_TOGETHER = 1 << 25
 
 Inputs = Literal["pruned", "dense", "pruned-only"]
 
@@ -113,23 +110,9 @@ class LayerWalk:
         if not layers:
             return
         dense = self.inputs == "dense"
-        for group in self._bunches(layers) if dense else self._shared.groups(layers):
+        for group in bunches(layers, len(self.sets)) if dense else self._shared.groups(layers):
             collect = [partial(self._whole, data) for data in self.sets]
             yield make_stage(self.model, group, self._shared, collect)
-
-    def _bunches(self, layers: Sequence[PrunableLayer]) -> Iterator[list[PrunableLayer]]:
-        """Neighbours whose matrices fit in memory together: one pass of the model serves them."""
-        bunch: list[PrunableLayer] = []
-        held = 0
-        for layer in layers:
-            size = len(self.sets) * layer.groups * layer.cols**2
-            if bunch and held + size > _TOGETHER:
-                yield bunch
-                bunch, held = [], 0
-            bunch.append(layer)
-            held += size
-        if bunch:
-            yield bunch
 
     def _whole(self, data: CalibrationSet, layers: Sequence[PrunableLayer]) -> dict[str, LayerGram]:
         first, second = self.dense, self.weights

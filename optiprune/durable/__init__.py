@@ -1,5 +1,6 @@
 """Files that a crash, a full disk or a power cut leaves whole: standard library alone."""
 
+from .digest import file_sha256
 from .journal import Entry, Journal, JournalError
 from .journal_view import JournalView
 from .lock import LockedError, locked
@@ -11,6 +12,7 @@ __all__ = [
     "JournalError",
     "JournalView",
     "LockedError",
+    "file_sha256",
     "locked",
     "replacing",
     "sync_folder",

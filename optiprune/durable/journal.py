@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .digest import file_sha256
 from .replacing import remove_leftovers, replacing, sync_folder
 
 __all__ = ["JOURNAL", "Entry", "Journal", "JournalError", "entry_of", "file_of"]
@@ -110,7 +111,7 @@ class Journal:
             return None if entry is None else entry.content
         path = file_of(self._folder, entry.number, entry.key)
         try:
-            if _digest(path) == entry.digest:
+            if file_sha256(path) == entry.digest:
                 return path
             fault = "is damaged: its checksum is not that of"
         except FileNotFoundError:
@@ -140,7 +141,7 @@ class Journal:
                 sync_folder(self._folder)
             with replacing(path) as part:
                 content(part)
-                digest = _digest(part)
+                digest = file_sha256(part)
             entry = Entry(number, key, digest, None)
         self._append(_line(entry))
         old = self._entries.pop(key, None)
@@ -204,14 +205,6 @@ class Journal:
         for path in (self._folder / _FOLDER).glob("*.bin"):
             if path not in kept:
                 path.unlink()
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
 
 
 def _line(entry: Entry) -> bytes:

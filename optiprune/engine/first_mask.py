@@ -20,7 +20,7 @@ from .objective import GlobalLoss
 from .state import WeightState
 from .steps import StepStore
 
-__all__ = ["First", "FirstMask"]
+__all__ = ["First", "FirstMask", "mask_by_scores"]
 
 _ALLOCATION = "allocation"
 
@@ -80,13 +80,7 @@ class FirstMask:
             if scope_of(config) == "global":
                 score = first_by_counts(state, score, counts)
         assert budgets is not None
-        if config.initial.method == "nonzero":
-            held = self._by_block((state.dense != 0).astype(np.float64))
-            mask = nonzero_mask(state, budgets, held)
-        else:
-            mask = best_per_group(self._by_block(score), budgets.groups, budgets.kept)
-        require_connected(state, mask, config.layers.min_kept)
-        return First(score, mask, budgets, report)
+        return First(score, mask_by_scores(state, score, budgets, config), budgets, report)
 
     def _allocated(
         self, allocation: Allocation, score: npt.NDArray[np.floating]
@@ -102,13 +96,35 @@ class FirstMask:
         self.steps.check()
         return report
 
-    def _by_block(self, score: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        """Scores (P,) that choose whole tiles, in the layers that keep to them."""
-        out = score
-        for i, layer in enumerate(self.state.layers):
-            block = block_of(layer, self.config)
-            if block is not None:
-                out = out.astype(np.float64) if out is score else out
-                span = self.state.span(i)
-                out[span] = whole_blocks(score[span], layer.rows, layer.cols, block)
-        return out
+
+def mask_by_scores(
+    state: WeightState, score: npt.NDArray[np.floating], budgets: Budgets, config: Config
+) -> npt.NDArray[np.bool_]:
+    """The best-scoring weights of every budget, (P,); in whole tiles where layers keep to them.
+
+    Raises
+    ------
+    BudgetError
+        More is non-zero than a budget allows, with the method 'nonzero'; a layer is left empty.
+    """
+    if config.initial.method == "nonzero":
+        held = _by_block(state, (state.dense != 0).astype(np.float64), config)
+        mask = nonzero_mask(state, budgets, held)
+    else:
+        mask = best_per_group(_by_block(state, score, config), budgets.groups, budgets.kept)
+    require_connected(state, mask, config.layers.min_kept)
+    return mask
+
+
+def _by_block(
+    state: WeightState, score: npt.NDArray[np.floating], config: Config
+) -> npt.NDArray[np.floating]:
+    """Scores (P,) that choose whole tiles, in the layers that keep to them."""
+    out = score
+    for i, layer in enumerate(state.layers):
+        block = block_of(layer, config)
+        if block is not None:
+            out = out.astype(np.float64) if out is score else out
+            span = state.span(i)
+            out[span] = whole_blocks(score[span], layer.rows, layer.cols, block)
+    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -12,11 +13,14 @@ import torch
 from torch import nn
 
 from optiprune import __version__
+from optiprune.config import Config
 from optiprune.curvature import CalibrationSet
 from optiprune.curvature.data import tree_leaves
 from optiprune.curvature.inputs import device_of
 from optiprune.masks.hashing import hash_tensor
+from optiprune.solvers import Solver
 
+from .crew import works_on
 from .steps import StepStore
 
 __all__ = [
@@ -24,7 +28,9 @@ __all__ = [
     "check_identity",
     "data_hash",
     "identity_of",
+    "options_of",
     "state_hash",
+    "versions",
     "without_addresses",
 ]
 
@@ -71,8 +77,28 @@ def identity_of(
     table["the device"] = device_of(model).type
     for name, samples in data.items():
         table[f"the {name} data"] = "none" if samples is None else data_hash(samples)
-    table["optiprune"] = __version__
-    return table | {name: version(name) for name in _LIBRARIES}
+    return table | versions()
+
+
+def versions(*more: str) -> dict[str, str]:
+    """Of the packages that decide about the last bit of a sum, and of others by their names."""
+    return {"optiprune": __version__} | {name: version(name) for name in (*_LIBRARIES, *more)}
+
+
+def options_of(config: Config, solver: Solver, device: torch.device) -> dict[str, str]:
+    """Text by name: all of a run's options that decide about its masks.
+
+    ``device``: of the model.
+    """
+    # who does the work, and how many, changes nothing
+    table = config.model_dump(mode="json", exclude={"workers", "executor"})
+    options = {k: json.dumps(v, sort_keys=True) for k, v in table.items()} | {
+        "solver that runs": without_addresses(repr(solver)),
+        "threads that run": str(torch.get_num_threads()),
+    }
+    if works_on(config, device) != device.type:
+        options["device that decides"] = works_on(config, device)
+    return options
 
 
 def without_addresses(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optiprune.config import Config
 from optiprune.curvature import CalibrationSet
@@ -19,7 +19,7 @@ from .largest import largest
 from .objective import GlobalLoss
 from .state import WeightState
 
-__all__ = ["best_per_group", "first_scores", "nonzero_mask", "require_connected"]
+__all__ = ["best_per_group", "first_scores", "nonzero_mask", "require_connected", "scores_by_norms"]
 
 # positions sorted at once
 _SPAN = 1 << 22
@@ -50,18 +50,23 @@ def first_scores(
         norms = input_norms(
             model, state.layers, train, chunk=curvature.chunk, per_input=curvature.positions
         )
-        dense = state.dense_weights()
-        score = np.empty(state.n, dtype=state.dense.dtype)
-        for i, layer in enumerate(state.layers):
-            part = wanda_scores(layer, dense[layer.parameter], norms[layer.name])
-            score[state.span(i)] = part.reshape(-1).cpu().numpy()
-        return score
+        return scores_by_norms(state, norms)
     if method == "gradient":
         assert objective is not None
         gradients = objective.gradients(state.dense_weights(), train)
         flat = torch.cat([gradients[layer.name].reshape(-1) for layer in state.layers])
         return np.abs(flat.cpu().numpy() * state.dense)
     return np.abs(state.dense)
+
+
+def scores_by_norms(state: WeightState, norms: Mapping[str, Tensor]) -> npt.NDArray[np.floating]:
+    """`wanda_scores` of every weight, shape (P,); magnitudes in the layers without ``norms``."""
+    dense, score = state.dense_weights(), np.abs(state.dense)
+    for i, layer in enumerate(state.layers):
+        if layer.name in norms:
+            part = wanda_scores(layer, dense[layer.parameter], norms[layer.name])
+            score[state.span(i)] = part.reshape(-1).cpu().numpy()
+    return score
 
 
 def best_per_group(

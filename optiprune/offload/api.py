@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from optiprune import __version__
 from optiprune.arguments import kept_steps, make_solver, settings_of, split_samples
 from optiprune.config import Config, ConfigError
 from optiprune.config.run_files import MASKS
-from optiprune.durable import locked
-from optiprune.engine.crew import works_on
-from optiprune.engine.identity import check_identity, data_hash, without_addresses
+from optiprune.durable import file_sha256, locked
+from optiprune.engine.identity import check_identity, data_hash, options_of, versions
 from optiprune.engine.records import StepRecord
 from optiprune.engine.result import RunReport
 from optiprune.engine.steps import StepStore
@@ -201,7 +196,6 @@ def prune_pretrained(
 
 def plan_pretrained(
     source: str | Path,
-    out: str | Path,
     data: Iterable[Any],
     *,
     solver: str | Mapping[str, Any] | Solver | None = None,
@@ -214,8 +208,8 @@ def plan_pretrained(
 ) -> OffloadPlan:
     """What `prune_pretrained` with these arguments would do and need; no weight is read.
 
-    Raises as `prune_pretrained` before it begins, but for `TooLargeError`, which
-    `OffloadPlan.require_memory` raises.
+    Raises as `prune_pretrained` before it begins, but for what concerns its ``out``, and for
+    `TooLargeError`, which `OffloadPlan.require_memory` raises.
     """
     settings = settings_of(config, None, None, None, None, solver, None, None, None, None, None)
     where = _device(device)
@@ -315,21 +309,14 @@ def _alone(out: Path, once: bool) -> Iterator[Path]:
 
 def _check_steps(run: OffloadRun, source: Path) -> None:
     """Raise `RunMismatchError` if the steps that are there do not belong to this run."""
-    options = run.config.model_dump(mode="json", exclude={"workers", "executor"})
     device = run.skeleton.device
-    if works_on(run.config, device) != device.type:
-        options["device that decides"] = works_on(run.config, device)
-    table = {f"option {k}": json.dumps(v, sort_keys=True) for k, v in options.items()}
-    table |= {
-        "solver that runs": without_addresses(repr(run.solver)),
-        "threads that run": str(torch.get_num_threads()),
+    options = options_of(run.config, run.solver, device)
+    table = {f"option {k}": v for k, v in options.items()} | {
         "expert tokens": str(run.floor),
         "where activations are": run.activations,
-        "the model's config": hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
-        "the device": run.skeleton.device.type,
+        "the model's config": file_sha256(source / "config.json"),
+        "the device": device.type,
         "the calibration data": data_hash(run.train),
         "the held-out data": "none" if run.holdout is None else data_hash(run.holdout),
-        "optiprune": __version__,
     }
-    libraries = ("torch", "numpy", "scipy", "numba", "transformers")
-    check_identity(run.steps, table | {name: version(name) for name in libraries})
+    check_identity(run.steps, table | versions("transformers"))

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from optiprune.config import Config
 from optiprune.curvature.activations import Activations
-from optiprune.curvature.block_stages import SharedInputs, block_stages, same_inputs
+from optiprune.curvature.block_stages import SharedInputs, block_stages, bunches, same_inputs
 from optiprune.curvature.capture import CallKey, Feed, tapped
 from optiprune.curvature.chain import Call, ChainBlock
-from optiprune.curvature.gram import sum_squares, wanda_scores
+from optiprune.curvature.gram import sum_squares
 from optiprune.curvature.layers import PrunableLayer, find_layers
 from optiprune.curvature.runner import untouched
 from optiprune.engine.budgets import make_budgets
 from optiprune.engine.crew import Crew
-from optiprune.engine.initial import best_per_group, nonzero_mask, require_connected
+from optiprune.engine.first_mask import mask_by_scores
+from optiprune.engine.initial import scores_by_norms
 from optiprune.engine.layer_by_layer import LayerByLayer, Progress
 from optiprune.engine.reconstruction_result import ReconstructionResult
 from optiprune.engine.state import WeightState
@@ -29,9 +31,6 @@ from optiprune.engine.stored_layers import StoredLayers
 from optiprune.solvers import Solver, Stop
 
 __all__ = ["BlockPruning", "PrunedBlock", "Unseen", "pass_through"]
-
-# elements of the Gram matrices of experts that are summed up together: 256 MiB in float64
-_TOGETHER = 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,8 @@ class BlockPruning:
             stored=stored,
             crew=self.crew,
         )
-        groups = self._groups(shared, plain)
+        one_by_one = self.config.curvature.inputs == "pruned"
+        groups = shared.groups(plain) if one_by_one else bunches(plain, len(between))
         for activations in between:
             taps = shared.open(groups) if activations.both else []
             activations.enter(chain, dense, taps)
@@ -171,13 +171,6 @@ class BlockPruning:
             activations.leave(chain, dense, weights)
         return PrunedBlock((*plain, *seen, *last), deciding.result, weights, tuple(unseen))
 
-    def _groups(
-        self, shared: SharedInputs, layers: Sequence[PrunableLayer]
-    ) -> list[tuple[PrunableLayer, ...]]:
-        if self.config.curvature.inputs != "dense":
-            return shared.groups(layers)
-        return _bunches(layers, 1)
-
     def _first_masks(
         self,
         state: WeightState,
@@ -187,22 +180,15 @@ class BlockPruning:
     ) -> dict[str, Tensor]:
         """The best-scoring weights of every budget, parameter name -> mask; by magnitude where an
         expert saw too few tokens."""
-        config, method = self.config, self.config.initial.method
-        budgets = make_budgets(state, config)
-        score: np.ndarray = np.abs(state.dense)
+        method = self.config.initial.method
+        score: npt.NDArray[np.floating]
         if method == "random":
             score = np.random.default_rng(self.first_seed.spawn(1)[0]).random(state.n)
         elif method in ("auto", "wanda"):
-            norms = self._norms(chain, dense, between[: self.fits])
-            for i, layer in enumerate(state.layers):
-                if layer.name in norms:
-                    part = wanda_scores(layer, dense[layer.parameter], norms[layer.name])
-                    score[state.span(i)] = part.reshape(-1).cpu().numpy()
-        if method == "nonzero":
-            state.mask = nonzero_mask(state, budgets)
+            score = scores_by_norms(state, self._norms(chain, dense, between[: self.fits]))
         else:
-            state.mask = best_per_group(score, budgets.groups, budgets.kept)
-        require_connected(state, state.mask, config.layers.min_kept)
+            score = np.abs(state.dense)
+        state.mask = mask_by_scores(state, score, make_budgets(state, self.config), self.config)
         return state.masks()
 
     def _norms(
@@ -311,18 +297,4 @@ def _expert_groups(experts: Sequence[PrunableLayer], sets: int) -> list[tuple[Pr
     """First what the experts are called with, then what they make of it; as many at once as fit."""
     inner = [x for x in experts if not x.name.endswith("down_proj")]
     outer = [x for x in experts if x.name.endswith("down_proj")]
-    return [*_bunches(inner, sets), *_bunches(outer, sets)]
-
-
-def _bunches(layers: Sequence[PrunableLayer], sets: int) -> list[tuple[PrunableLayer, ...]]:
-    """Neighbours whose Gram matrices fit in memory together."""
-    bunches: list[list[PrunableLayer]] = [[]]
-    held = 0
-    for layer in layers:
-        size = sets * layer.cols**2
-        if bunches[-1] and held + size > _TOGETHER:
-            bunches.append([])
-            held = 0
-        bunches[-1].append(layer)
-        held += size
-    return [tuple(bunch) for bunch in bunches if bunch]
+    return [*bunches(inner, sets), *bunches(outer, sets)]

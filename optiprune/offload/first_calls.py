@@ -7,9 +7,9 @@ blocks may differ in them (full and sliding attention).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from optiprune.curvature.inputs import arguments_of
 from .errors import ModelDirectoryError
 from .skeleton import Skeleton
 
-__all__ = ["FirstCalls", "Readdressed", "first_calls", "probe", "real_outputs"]
+__all__ = ["FirstCalls", "first_calls", "probe", "real_outputs"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,29 +42,6 @@ class FirstCalls:
         """The same, without a second copy of the tensors in which the calls of both agree."""
         pairs = zip(self.rest, other.rest, strict=True)
         return FirstCalls(self.first, tuple(_shared(a, b) for a, b in pairs))
-
-
-class Readdressed(Sequence[Call]):
-    """The tensors of some calls, with the other arguments of others."""
-
-    def __init__(self, calls: Sequence[Call], arguments: Sequence[Call]) -> None:
-        self._calls, self._arguments = calls, arguments
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    @overload
-    def __getitem__(self, at: int) -> Call: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[Call]: ...
-    def __getitem__(self, at: int | slice) -> Call | Sequence[Call]:
-        if isinstance(at, slice):
-            return Readdressed(self._calls[at], self._arguments[at])
-        return self._arguments[at].at(self._calls[at].x)
-
-    def __iter__(self) -> Iterator[Call]:
-        pairs = zip(self._calls, self._arguments, strict=True)
-        return (rest.at(call.x) for call, rest in pairs)
 
 
 def probe(x: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from optiprune.curvature.chain import Call
 
-__all__ = ["DiskKeep"]
+__all__ = ["DiskKeep", "LazyCalls", "readdressed"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +30,7 @@ class DiskKeep:
     folder: Path
 
     def __call__(self, calls: Iterable[Call]) -> Sequence[Call]:
-        return _DiskCalls([self._kept(call) for call in calls])
+        return LazyCalls([self._kept(call).call for call in calls])
 
     def _kept(self, call: Call) -> _Filed:
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
@@ -59,21 +60,27 @@ class _Filed:
         return self.rest.at(x.to(self.device))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _DiskCalls(Sequence[Call]):
-    filed: list[_Filed] = field(default_factory=list)
+class LazyCalls(Sequence[Call]):
+    """Calls that are made each time they are asked for."""
+
+    def __init__(self, make: Sequence[Callable[[], Call]]) -> None:
+        self._make = make
 
     def __len__(self) -> int:
-        return len(self.filed)
+        return len(self._make)
 
     @overload
     def __getitem__(self, at: int) -> Call: ...
     @overload
     def __getitem__(self, at: slice) -> Sequence[Call]: ...
     def __getitem__(self, at: int | slice) -> Call | Sequence[Call]:
-        if isinstance(at, slice):
-            return _DiskCalls(self.filed[at])
-        return self.filed[at].call()
+        return LazyCalls(self._make[at]) if isinstance(at, slice) else self._make[at]()
 
-    def __iter__(self) -> Iterator[Call]:
-        return (filed.call() for filed in self.filed)
+
+def readdressed(calls: Sequence[Call], arguments: Sequence[Call]) -> Sequence[Call]:
+    """The tensors of some calls, with the other arguments of others."""
+
+    def made(at: int) -> Call:
+        return arguments[at].at(calls[at].x)
+
+    return LazyCalls([partial(made, at) for at in range(len(calls))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from optiprune.config import Config
 
@@ -37,24 +37,20 @@ def held_bytes(
     sets : number of calibration sets
     on_disk : whether what runs between the blocks is
     """
-    sizes = {
-        block: sum(_numel(skeleton, n) for n in skeleton.inside(block)) for block in skeleton.blocks
-    }
+    blocks = [_numel(skeleton, skeleton.inside(block)) for block in skeleton.blocks]
     both = config.curvature.inputs == "pruned"
     width = max((s[1] for s in layers.values()), default=0)
     hidden = _hidden(skeleton)
     chunk = min(tokens, config.curvature.chunk * length)
     held = {
-        "weights outside of the blocks": _FLOAT32
-        * sum(_numel(skeleton, n) for n in skeleton.outside()),
-        "one block": _FLOAT32 * _COPIES * max(sizes.values()),
+        "one block": _FLOAT32 * _COPIES * max(blocks),
         "one chunk": 8 * _FLOAT32 * chunk * max(width, hidden),
     }
     if not on_disk:
         forms = 2 if both else 1
         held["between two blocks"] = (forms + 1) * _FLOAT32 * tokens * hidden
         if both:
-            most = max(_inputs(layers, block) for block in skeleton.blocks)
+            most = max(_inputs(skeleton, layers, block) for block in skeleton.blocks)
             held["inputs of a block's layers"] = _FLOAT32 * tokens * most
     square = max((s[1] ** 2 for s in layers.values()), default=0) * _FLOAT64
     moments = (3 if both else 1) * sets
@@ -62,22 +58,21 @@ def held_bytes(
         moments += sets
     held["the largest layer"] = (moments + _SEARCH) * square
     # the weights outside of the blocks are gone by the time the first block is decided
-    first = held.pop("weights outside of the blocks")
-    block_by_block = sum(held.values())
-    if first > block_by_block:
-        held["weights outside of the blocks"] = first - block_by_block
+    before = _FLOAT32 * _numel(skeleton, skeleton.outside()) - sum(held.values())
+    if before > 0:
+        held["weights outside of the blocks"] = before
     return held
 
 
-def _inputs(layers: Mapping[str, tuple[int, int]], block: str) -> int:
+def _inputs(skeleton: Skeleton, layers: Mapping[str, tuple[int, int]], block: str) -> int:
     """Elements of one token that the distinct inputs of a block's layers have, at most."""
-    own = (n for n in layers if n.startswith(f"{block}.") and ".experts." not in n)
+    experts = tuple(f"{at}." for at in skeleton.fused)
+    own = (n for n in layers if n.startswith(f"{block}.") and not n.startswith(experts))
     return sum(layers[n][1] for n in own)
 
 
-def _numel(skeleton: Skeleton, name: str) -> int:
-    at, _, leaf = name.rpartition(".")
-    return int(getattr(skeleton.model.get_submodule(at), leaf).numel())
+def _numel(skeleton: Skeleton, names: Iterable[str]) -> int:
+    return sum(skeleton.tensor(name).numel() for name in names)
 
 
 def _hidden(skeleton: Skeleton) -> int:

@@ -5,7 +5,6 @@ Shards wait in a folder beside their place until all are there; the index comes 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from optiprune.config.run_files import CONFIG, HISTORY, MASKS, SUMMARY
 from optiprune.curvature.layers import PrunableLayer
-from optiprune.durable import replacing, sync_folder
+from optiprune.durable import file_sha256, replacing, sync_folder
 from optiprune.engine.steps import StepStore
 from optiprune.masks.file import pack, unpack
 
@@ -105,7 +104,7 @@ class ShardWriter:
     def _write(self, number: int, part: list[str], weights: Mapping[str, Tensor]) -> None:
         path, key = self.waiting / self._name(number), f"{_MARK}/{number}"
         found = self.steps.get(key)
-        if found is not None and path.is_file() and _digest(path) == found.record["sha256"]:
+        if found is not None and path.is_file() and file_sha256(path) == found.record["sha256"]:
             return
         tensors = {name: self.skeleton.checkpoint.read(name) for name in part}
         for name, value in weights.items():
@@ -113,7 +112,7 @@ class ShardWriter:
             place.of(tensors[place.tensor]).copy_(value)
         with replacing(path) as file:
             save_file(tensors, file, {"format": "pt"})
-        self.steps.put(key, {}, {"sha256": _digest(path)})
+        self.steps.put(key, {}, {"sha256": file_sha256(path)})
 
     @staticmethod
     def _name(number: int) -> str:
@@ -180,11 +179,3 @@ class PackedMasks(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._packed)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from optiprune.config import Config, ConfigError, ignored_options
 from optiprune.curvature import CalibrationError, CalibrationSet, require_matches
 from optiprune.curvature.activations import Activations, Keep
+from optiprune.curvature.chain import Call
 from optiprune.curvature.data import tree_leaves
 from optiprune.curvature.layers import LayerError, chosen_names
 from optiprune.engine.crew import open_crew, repeated_note, require_crew
@@ -36,12 +37,13 @@ from optiprune.solvers import Solver, Stop
 from .block import BlockPruning, PrunedBlock, pass_through
 from .errors import ModelDirectoryError
 from .experts import LinearExperts, require_equal
-from .first_calls import FirstCalls, Readdressed, first_calls, probe, real_outputs
-from .kept_calls import DiskKeep
+from .first_calls import FirstCalls, first_calls, probe, real_outputs
+from .kept_calls import DiskKeep, readdressed
 from .memory import held_bytes
 from .options import offloaded
 from .output import PackedMasks, ShardWriter, require_apart
 from .skeleton import Skeleton
+from .text import position_limit
 
 __all__ = ["OffloadRun"]
 
@@ -74,7 +76,7 @@ class OffloadRun:
     masks: PackedMasks = field(init=False)
     _rows: list[LayerReport] = field(init=False, default_factory=list)
     _windows: list[WindowReport] = field(init=False, default_factory=list)
-    _unseen: list[str] = field(init=False, default_factory=list)
+    _decided: int = field(init=False, default=0)
 
     def prepare(self) -> None:
         """Settle options and layers.
@@ -173,11 +175,11 @@ class OffloadRun:
                     progress=self._on_block,
                 )
                 for number in range(len(self.skeleton.blocks)):
-                    for activations, calls in zip(between, arguments, strict=True):
-                        own = [found.rest[number] for found in calls]
-                        activations.dense = Readdressed(activations.dense, own)
+                    for activations, rest in zip(between, arguments, strict=True):
+                        own = [each[number] for each in rest]
+                        activations.dense = readdressed(activations.dense, own)
                         if activations.pruned:
-                            activations.pruned = Readdressed(activations.pruned, own)
+                            activations.pruned = readdressed(activations.pruned, own)
                     writer.block(number, self._block(number, pruning, between))
                     self._compare(number, between, probes)
                 if workers is not None and workers.repeated:
@@ -196,9 +198,9 @@ class OffloadRun:
 
     def _begin(
         self, sets: Sequence[CalibrationSet], keep: Keep
-    ) -> tuple[list[Activations], list[list[FirstCalls]], list[Tensor]]:
-        """What the first block is called with, of every set; the arguments of all blocks; and
-        probes of what the dense blocks hand on for the first chunk when the whole model runs."""
+    ) -> tuple[list[Activations], list[list[tuple[Call, ...]]], list[Tensor]]:
+        """What the first block is called with, of every set; the arguments of all blocks, chunk by
+        chunk; and probes of what dense blocks hand on for the first chunk in the whole model."""
         chunk = self.config.curvature.chunk
         both = self.config.curvature.inputs == "pruned"
         between, arguments = [], []
@@ -208,9 +210,10 @@ class OffloadRun:
             first = next(iter(sets[0].batches(chunk)))
             probes, tuple_out = real_outputs(self.skeleton, first.inputs)
             for data in sets:
-                shares = [batch.n / data.n for batch in data.batches(chunk)]
+                shares: list[float] = []
                 calls: list[FirstCalls] = []
                 for batch in data.batches(chunk):
+                    shares.append(batch.n / data.n)
                     found = first_calls(self.skeleton, batch.inputs, tuple_out)
                     calls.append(found.shared_with(calls[-1]) if calls else found)
                 held = keep(found.first for found in calls)
@@ -223,7 +226,7 @@ class OffloadRun:
                         recompute=self.activations == "disk",
                     )
                 )
-                arguments.append(calls)
+                arguments.append([found.rest for found in calls])  # the tensors are in `held`
         return between, arguments, probes
 
     def _block(
@@ -243,7 +246,7 @@ class OffloadRun:
                 skeleton.block(name),
                 self.names[name],
                 between,
-                len(self._rows) - len(self._unseen),
+                self._decided,
                 self._stored(name),
             )
         self._take(done)
@@ -256,8 +259,7 @@ class OffloadRun:
         """
         digest = hashlib.sha256()
         for n in inside:
-            at, _, leaf = n.rpartition(".")
-            value = getattr(self.skeleton.model.get_submodule(at), leaf)
+            value = self.skeleton.tensor(n)
             stored = self.skeleton.checkpoint.tensors[self.skeleton.places[n].tensor]
             digest.update(f"{n} {stored.dtype} {hash_tensor(value.detach())} ".encode())
         key, found = f"weights/{name}", {"sha256": digest.hexdigest()}
@@ -272,11 +274,11 @@ class OffloadRun:
 
     def _check_experts(self, name: str) -> None:
         """Of the first block that has any: that they do what the model's own do."""
-        for at, fused in self.skeleton.fused.items():
-            if next(iter(self.skeleton.fused)) == at and at.startswith(f"{name}."):
-                experts = self.skeleton.model.get_submodule(at)
-                assert isinstance(experts, LinearExperts)
-                require_equal(at, fused, experts)
+        at = next(iter(self.skeleton.fused), "")
+        if at.startswith(f"{name}."):
+            experts = self.skeleton.model.get_submodule(at)
+            assert isinstance(experts, LinearExperts)
+            require_equal(at, self.skeleton.fused[at], experts)
 
     def _stored(self, block: str) -> torch.dtype | None:
         """Type of the weights of a block's layers, where it is shorter than float32."""
@@ -321,11 +323,11 @@ class OffloadRun:
             if row is not None and row.note is not None:
                 self.notes.append(row.note)
         for unseen in done.unseen:
-            self._unseen.append(unseen.layer)
             self.notes.append(
                 f"layer '{unseen.layer}' saw {unseen.tokens} tokens, fewer than {self.floor}: "
                 "its largest weights stay, and are not re-fitted"
             )
+        self._decided += len(result.layers)
         self._windows += result.windows
 
     def _on_block(self, block: RowBlockRecord) -> None:
@@ -366,8 +368,7 @@ def _require_tokens(data: CalibrationSet, model: nn.Module) -> None:
     """Raise `CalibrationError` for what a language model cannot be run on."""
     table: Any = model
     known = int(table.get_input_embeddings().num_embeddings)
-    config = table.config
-    most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    most = position_limit(table.config.to_dict())
     for i, batch in enumerate(data.batches(4096)):
         inputs = batch.inputs
         if isinstance(inputs, Mapping) and "input_ids" not in inputs:
@@ -383,7 +384,7 @@ def _require_tokens(data: CalibrationSet, model: nn.Module) -> None:
             raise CalibrationError(
                 f"batch {i} holds tokens from {low} to {high}; the model knows 0 to {known - 1}"
             )
-        if isinstance(most, int) and ids.shape[1] > most:
+        if most is not None and ids.shape[1] > most:
             raise CalibrationError(
                 f"batch {i} has samples of {ids.shape[1]} tokens; the model takes {most} at most"
             )

@@ -47,6 +47,12 @@ class Skeleton:
     def block(self, name: str) -> nn.Module:
         return self.model.get_submodule(name)
 
+    def tensor(self, name: str) -> Tensor:
+        """A parameter or buffer, as it is now."""
+        at, _, leaf = name.rpartition(".")
+        found: Tensor = getattr(self.model.get_submodule(at), leaf)
+        return found
+
     def inside(self, name: str) -> list[str]:
         """Parameters and buffers of a block that the checkpoint has."""
         return [n for n in self.places if n.startswith(f"{name}.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from optiprune.curvature import CalibrationError
 
 from .errors import ModelDirectoryError
 
-__all__ = ["context_length", "documents", "load_tokenizer", "token_windows"]
+__all__ = ["context_length", "documents", "load_tokenizer", "position_limit", "token_windows"]
 
 
 def documents(path: Path, field: str = "text") -> Iterator[str]:
@@ -91,10 +91,14 @@ def context_length(folder: Path) -> int | None:
     """
     path = folder / "config.json"
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        found = table.get("max_position_embeddings", table.get("n_positions"))
+        return position_limit(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError, RecursionError) as e:
         raise ModelDirectoryError(f"{path} cannot be read: {type(e).__name__}: {e}") from e
+
+
+def position_limit(config: Mapping[str, Any]) -> int | None:
+    """Tokens that a model of transformers takes at most; None if its config does not say."""
+    found = config.get("max_position_embeddings") or config.get("n_positions")
     return found if isinstance(found, int) and found > 0 else None
 
 

@@ -410,6 +410,14 @@ def test_what_is_kept_on_disk_is_not_in_memory(
     assert kept
 
 
+def test_blocks_of_weights_leave_as_a_whole(make: Make, windows) -> None:
+    result = pruned(make("llama"), windows, pattern="block:4x4")
+    weight = load(result.folder).model.layers[1].mlp.up_proj.weight
+    tiles = (weight != 0).unfold(0, 4, 4).unfold(1, 4, 4).flatten(2).sum(2)
+    assert set(tiles.unique().tolist()) <= {0, 16}
+    assert float((weight == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
+
+
 def test_a_pattern_and_exclusions(make: Make, windows) -> None:
     source = make("llama")
     result = pruned(

@@ -11,7 +11,7 @@ import numpy as np
 
 from optiprune.bench.errors import BenchError
 from optiprune.bench.machine import describe
-from optiprune.durable import replacing
+from optiprune.durable import file_sha256, replacing
 from optiprune.problems import (
     QUBO,
     CardinalityQP,
@@ -24,7 +24,7 @@ from optiprune.problems import (
 from optiprune.problems.base import QuadraticProblem
 from optiprune.problems.files import FORMATS as FILE_FORMATS
 
-from .folder import MANIFEST, VERSION, file_sha256
+from .folder import MANIFEST, VERSION
 from .instance import Instance
 
 __all__ = ["FORMATS", "check_formats", "export_suite"]

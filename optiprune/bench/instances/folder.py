@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -11,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from optiprune.bench.errors import BenchError
+from optiprune.durable import file_sha256
 from optiprune.problems import Problem, ProblemError, read_problem
 from optiprune.problems.files import FORMATS as FILE_FORMATS
 
 from .instance import BestKnown, Instance
 
-__all__ = ["MANIFEST", "file_sha256", "folder_suite", "read_manifest"]
+__all__ = ["MANIFEST", "folder_suite", "read_manifest"]
 
 MANIFEST = "manifest.json"
 _FORMAT = "optiprune-suite"
@@ -163,12 +163,3 @@ def _listed(folder: Path, entry: dict[str, Any]) -> Instance:
 
 def _read(path: Path) -> Problem:
     return read_problem(path)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    h = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            h.update(block)
-    return h.hexdigest()
