@@ -9,12 +9,14 @@ until the run has ended; its masks and values are compared with those of a run t
 to, and another run begins. A step is lost if it was in the journal before a kill and is not there
 afterwards, or if its contents differ. Then runs in a file system that is too small (tmpfs, which
 takes root's rights), of another size each time, made larger before the run goes on.
-Writes benchmarks/results/kills.md.
+Writes benchmarks/results/kills.md from benchmarks/results/kills.json, in which a part that is not
+run now (`--kills 0`, `--disks 0`) stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -28,7 +30,6 @@ from typing import NoReturn
 
 import numpy as np
 import torch
-import typer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -36,7 +37,8 @@ from benchmarks.machine import machine_line
 from optiprune.cli import app
 from optiprune.durable import Journal
 
-RESULT = Path(__file__).parent / "results" / "kills.md"
+RESULT = Path(__file__).parent / "results" / "kills.json"
+PARTS = {"kills": "SIGKILL at random moments", "disks": "Full disks"}
 VOCABULARY, WIDTH, HEADS, BLOCKS, LENGTH, WINDOWS = 97, 64, 4, 4, 32, 16
 CONFIG = """
 threads = 1
@@ -129,10 +131,8 @@ def _be_command(folder: Path, arguments: Sequence[str]) -> NoReturn:
         os.chdir(folder)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open("errors.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        app(list(arguments), standalone_mode=False)
-        code = 0
-    except typer.Exit as e:
-        code = e.exit_code
+        # an exit code comes back, and is not raised, where the caller is not a shell
+        code = int(app(list(arguments), standalone_mode=False) or 0)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -250,17 +250,26 @@ def main() -> None:
         names = ("masks.safetensors", "model.safetensors")
         whole = {n: load_file(folder / "out" / n) for n in names}
         shutil.rmtree(folder / "out")
-        rows = killed(folder, options.kills, seconds, whole, options.seed)
-        disks = full(folder, options.disks, whole) if options.disks else {}
-    lines = ["# Runs that are killed, and full disks\n", machine_line() + "\n"]
-    lines += [
-        f"One run takes {seconds:.1f} s. Seed {options.seed}.\n",
-        "| what | count |",
-        "|---|---:|",
-    ]
-    lines += [f"| SIGKILL: {k} | {v} |" for k, v in rows.items()]
-    lines += [f"| full disk: {k} | {v} |" for k, v in disks.items()]
-    RESULT.write_text("\n".join(lines) + "\n")
+        if options.kills:
+            keep("kills", killed(folder, options.kills, seconds, whole, options.seed), seconds)
+        if options.disks:
+            keep("disks", full(folder, options.disks, whole), seconds)
+
+
+def keep(part: str, counts: dict[str, int], seconds: float) -> None:
+    """Write what was counted, at once."""
+    found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    found[part] = {"counts": counts, "seconds": seconds, "machine": machine_line()}
+    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    lines = ["# Runs that are killed, and full disks", "", "`python -m benchmarks.kills`", ""]
+    for name, title in PARTS.items():
+        if name in found:
+            row = found[name]
+            lines += [f"## {title}", "", f"One run takes {row['seconds']:.1f} s.", ""]
+            lines += ["| what | count |", "|---|---:|"]
+            lines += [f"| {k} | {v} |" for k, v in row["counts"].items()]
+            lines += ["", row["machine"]]
+    RESULT.with_suffix(".md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

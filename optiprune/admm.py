@@ -4,10 +4,11 @@ Split ``min w'Hw - 2 b'w`` from "w has k entries" with a copy d of w and multipl
 
     w = (H + rho I)^-1 (b - v + rho d),   d = the k largest of |w + v / rho|,   v += rho (w - d),
 
-on inputs scaled to unit norm. One eigendecomposition of H serves every rho and all rows; rho grows
-by how much the support still moves. The layer problem of ALPS (Meng, Behdin, Wang and Mazumder,
-"ALPS: improved optimization for highly sparse one-shot pruning for large language models", NeurIPS
-2024, arXiv:2406.07831), written from the paper.
+on inputs scaled to unit norm. One factor serves all rows until rho changes, for two steps; rho
+grows by how much the support still moves. The layer problem of ALPS (Meng, Behdin, Wang and
+Mazumder, "ALPS: improved optimization for highly sparse one-shot pruning for large language
+models", NeurIPS 2024, arXiv:2406.07831), written from the paper, where an eigendecomposition serves
+every rho: it costs more than the few factorisations that there are, on wide layers.
 """
 
 from __future__ import annotations
@@ -50,27 +51,30 @@ def admm_support(
     scale = H.diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt()
     inverse = torch.where(scale > 0, 1.0 / scale, 0.0)
     unit = H * inverse[:, :, None] * inverse[:, None, :]
-    values, vectors = torch.linalg.eigh(unit)
-    e, Q = values.clamp(min=0.0).float(), vectors.float()
+    few, eye = unit.float(), torch.eye(cols, device=H.device)
 
     def grouped(rows: Tensor) -> Tensor:
         return rows.reshape(groups, -1, cols)
+
+    def solver(rho: float) -> Callable[[Tensor], Tensor]:
+        """x -> x (H + rho I)^-1, for steps in which rho stays."""
+        factor = torch.linalg.cholesky(few + rho * eye)
+        if 2 * b.shape[1] <= cols:  # too few rows to pay for an inverse
+            return lambda x: torch.cholesky_solve(x.mT, factor).mT
+        inverse = torch.cholesky_inverse(factor)
+        return lambda x: x @ inverse
 
     b = (grouped(target) * inverse[:, None, :]).float()
     start = (grouped(dense) * scale[:, None, :]).float()
     rho = _FIRST_RHO
     support = chosen = project(start.reshape(dense.shape).abs())
     total = max(1, int(support.sum()))
-    # one product with the inverse a step, or two with the eigenvectors, whichever costs less
-    inverts = _LOOK * b.shape[1] > cols
     # of y = w + v / rho, d is what the support keeps and v / rho what it leaves
     ahead, left = start, torch.zeros_like(start)
     for step in range(_STEPS):
-        if inverts and step % _LOOK == 0:
-            solve = (Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
-        w = torch.add(b, ahead, alpha=rho)
-        y = w @ solve if inverts else (w @ Q / (e + rho)[:, None, :]) @ Q.transpose(1, 2)
-        y += left
+        if step % _LOOK == 0:
+            solve = solver(rho)
+        y = solve(torch.add(b, ahead, alpha=rho)) + left
         chosen = project(y.reshape(dense.shape).abs())
         on = grouped(chosen)
         left = y.masked_fill(on, 0.0)

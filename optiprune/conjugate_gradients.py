@@ -3,16 +3,21 @@
 Row i minimises ``w'Hw - 2 b_i'w + c_i + ridge_i ||w - v_i||^2`` over w that vanish off its support.
 One product with H serves all rows, where a factorisation takes a matrix for each; with wide rows
 and large supports that is several times faster (Meng et al. 2024, arXiv:2406.07831, refit so on a
-support). Iterations are in float32 with the diagonal as preconditioner; residuals and solutions are
-float64 (iterative refinement: Higham, "Accuracy and stability of numerical algorithms", 2002,
-chapter 12). What a step gains is known without a product, and what the last steps gained tells how
-much is left (Strakos and Tichy 2002, "On error estimation in the conjugate gradient method").
+support). Iterations are in float32 with a diagonal and a few directions as preconditioner;
+residuals and solutions are float64 (iterative refinement: Higham, "Accuracy and stability of
+numerical algorithms", 2002, chapter 12). What a step gains is known without a product, and what
+the last steps gained tells how much is left (Strakos and Tichy 2002, "On error estimation in the
+conjugate gradient method").
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from optiprune.preconditioner import Preconditioner, leading, precondition
 
 __all__ = ["TOLERANCE", "solve_supports"]
 
@@ -37,8 +42,9 @@ def solve_supports(
     ridge: Tensor,
     start: Tensor,
     tolerance: float = TOLERANCE,
-) -> tuple[Tensor, Tensor]:
-    """(solutions (rows, cols), zero off the supports; (rows,) bool, which of them are good).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(solutions (rows, cols), zero off the supports; (rows,) bool, which of them are good; (rows,)
+    float64, ``w'Hw - 2 b'w + c`` of these, NaN of the others).
 
     Parameters
     ----------
@@ -52,32 +58,36 @@ def solve_supports(
     say; other rows go on from there.
     """
     on = mask.to(torch.float64)
-    diagonal = H.diagonal() + ridge[:, None]
-    inverse = (torch.where(diagonal > 0, 1.0 / diagonal, 0.0) * on).float()
+    # the cores of the rows then cost about as much as one step does
+    rank = math.isqrt(2 * len(H))
+    U = leading(H, rank) if len(b) >= rank else H.new_zeros((len(H), 0), dtype=torch.float32)
+    inverse = precondition(H.diagonal(), ridge, U, mask)
     few, damping, kept = H.float(), ridge.float(), on.float()
     dead = (H.diagonal() == 0) & (ridge[:, None] > 0)
     x, v = torch.where(dead, v, start) * on, v * on
     good = torch.zeros(len(b), dtype=torch.bool, device=b.device)
+    error = torch.full_like(c, torch.nan)
     left = torch.arange(len(b), device=b.device)
     told: Tensor | None = None
     for _ in range(_CORRECTIONS):
         at = x[left]
         product, pull = at @ H, ridge[left, None] * (at - v[left])
-        value = ((product - 2.0 * b[left]) * at).sum(1) + c[left] + (pull * (at - v[left])).sum(1)
+        fitted = ((product - 2.0 * b[left]) * at).sum(1) + c[left]
+        value = fitted + (pull * (at - v[left])).sum(1)
         open_ = torch.ones_like(left, dtype=torch.bool)
         if told is not None:
             # NaN, where a row did not end, is near nothing
             near = (value - told).abs() <= _SETTLED * value.clamp(min=0.0) + _ROUNDING * c[left]
-            good[left], open_ = near, ~near
+            good[left], error[left[near]], open_ = near, fitted[near], ~near
             if not bool(open_.any()):
                 break
         r = ((b[left] - product - pull) * on[left]).float()[open_]
         left, value = left[open_], value[open_]
-        of_rows = (kept[left], damping[left], inverse[left], value)
+        of_rows = (kept[left], damping[left], inverse.of(left), value)
         found, told, flat = _iterate(few, r, *of_rows, tolerance)
         x[left] += found
         left, told = left[~flat], told[~flat]
-    return x, good
+    return x, good, error
 
 
 def _iterate(
@@ -85,7 +95,7 @@ def _iterate(
     r: Tensor,
     on: Tensor,
     ridge: Tensor,
-    inverse: Tensor,
+    inverse: Preconditioner,
     value: Tensor,
     tolerance: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +107,7 @@ def _iterate(
     flat = torch.zeros_like(value, dtype=torch.bool)
     rows = torch.arange(len(r), device=r.device)
     x = torch.zeros_like(r)
-    p = r * inverse
+    p = inverse(r)
     rz = (r * p).sum(1)
     recent = torch.full((len(r), _LAST), torch.inf, dtype=value.dtype, device=r.device)
     for step in range(_STEPS):
@@ -112,7 +122,7 @@ def _iterate(
             if count == 0:
                 break
             rows, x, r, p, q = rows[moving], x[moving], r[moving], p[moving], q[moving]
-            on, ridge, inverse = on[moving], ridge[moving], inverse[moving]
+            on, ridge, inverse = on[moving], ridge[moving], inverse.of(moving)
             value, recent, rz = value[moving], recent[moving], rz[moving]
             curvature, moving = curvature[moving], moving[moving]
         length = torch.where(moving, rz / curvature, 0.0)
@@ -121,7 +131,7 @@ def _iterate(
         value = torch.where(moving, value - gain, value).clamp(min=0.0)
         x = x + length[:, None] * p
         r = r - length[:, None] * q
-        z = r * inverse
+        z = inverse(r)
         before, rz = rz, (r * z).sum(1)
         p = z + torch.where(before > 0, rz / before, 0.0)[:, None] * p
     else:

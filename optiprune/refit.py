@@ -127,8 +127,9 @@ def refit_rows(
             kept = mask[index]
             if int(kept.sum(1).max()) < _large(cols):
                 w, ok = _solve(H, group[index], b[index], v[index], kept, ridge)
+                error = _error(H, group[index], b[index], energy[index], w)
             else:
-                w, ok = _solve_by_gradients(
+                w, ok, error = _solve_by_gradients(
                     H,
                     group[index],
                     b[index],
@@ -139,7 +140,6 @@ def refit_rows(
                     near[index],
                     tolerance,
                 )
-            error = _error(H, group[index], b[index], energy[index], w)
             # a row that was best already may come back worse by rounding: solved, but not taken
             ok = ok & (error <= before[index] + _ROUNDING * energy[index].abs())
             pending[index[ok]] = False
@@ -210,21 +210,24 @@ def _solve_by_gradients(
     ridge: Tensor,
     near: Tensor,
     tolerance: float,
-) -> tuple[Tensor, Tensor]:
-    """As `_solve`, by conjugate gradients; rows that they do not solve are factorised."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_solve`, and the errors, by conjugate gradients; rows that they do not solve are
+    factorised."""
     w, ok = torch.zeros_like(b), torch.zeros(len(b), dtype=torch.bool, device=b.device)
+    error = torch.zeros_like(energy, dtype=torch.float64)
     # without damping a factorisation is what says that there is no solution
     damped = ridge > 0
     for g in torch.unique(group).tolist():
         at = torch.nonzero(damped & (group == g))[:, 0]
         if len(at):
-            w[at], ok[at] = solve_supports(
+            w[at], ok[at], error[at] = solve_supports(
                 H[g], b[at], v[at], energy[at], mask[at], ridge[at], near[at], tolerance
             )
     left = torch.nonzero(~ok)[:, 0]
     if len(left):
         w[left], ok[left] = _solve(H, group[left], b[left], v[left], mask[left], ridge[left])
-    return w, ok
+        error[left] = _error(H, group[left], b[left], energy[left], w[left])
+    return w, ok, error.clamp(min=0.0)
 
 
 def _solve_one_by_one(

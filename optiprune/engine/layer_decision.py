@@ -55,6 +55,23 @@ class Decided:
     errors: LayerErrors
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """Values (rows, cols), rows whose refit was undone, and errors (rows,) of masked and of these
+    values, on the samples and on held-out ones."""
+
+    values: Tensor
+    rejected: int
+    masked: Tensor
+    refitted: Tensor
+    held_masked: Tensor | None
+    held_refitted: Tensor | None
+
+
+def _total(errors: Tensor | None) -> float | None:
+    return None if errors is None else float(errors.sum())
+
+
 @dataclass(slots=True)
 class LayerDecision:
     """Search and refit of one layer, its moments given.
@@ -108,22 +125,7 @@ class LayerDecision:
         else:
             self._search(gram)
         search_s = time.perf_counter() - start - refit_s
-        masked = torch.where(self.mask, w, 0.0)
-        values, rejected = masked, 0
-        if fit is not None:
-            values = fit.values
-            if held is not None:
-                rise = held.error(values, w) - held.error(masked, w)
-                undo = rise > self.config.accept.tolerance + ROUNDING * held.target_energy(w)
-                values = torch.where(undo[:, None], masked, values)
-                rejected = int(undo.sum())
-        if fit is not None and rejected == 0 and not bool(self.mask.all()):
-            # measured by the refit, up to rounding: where all stays, they have to be 0
-            masked_error = float(fit.error_before.sum())
-            refitted_error = float(fit.error_after.sum())
-        else:
-            masked_error = float(gram.error(masked, w).sum())
-            refitted_error = float(gram.error(values, w).sum()) if refit else masked_error
+        fitted = self._fitted(gram, fit)
         before = torch.where(first, w, 0.0)
         errors = LayerErrors(
             layer=self.layer.name,
@@ -134,23 +136,47 @@ class LayerDecision:
             changed=int((self.mask != first).sum()),
             target=float(gram.target_energy(w).sum()),
             initial=float(gram.error(before, w).sum()),
-            masked=masked_error,
-            refitted=refitted_error if refit else None,
-            holdout_initial=self._held_error(before),
-            holdout_masked=self._held_error(masked),
-            holdout_refitted=self._held_error(values) if refit else None,
+            masked=float(fitted.masked.sum()),
+            refitted=float(fitted.refitted.sum()) if refit else None,
+            holdout_initial=None if held is None else float(held.error(before, w).sum()),
+            holdout_masked=_total(fitted.held_masked),
+            holdout_refitted=_total(fitted.held_refitted) if refit else None,
             damping=damping if refit else None,
             refit_failed=0 if fit is None else int(fit.failed.sum()),
             refit_damped=0 if fit is None else int(fit.raised.sum()),
-            refit_rejected=rejected,
+            refit_rejected=fitted.rejected,
             gram_s=0.0,
             search_s=search_s,
             refit_s=refit_s,
         )
-        return Decided(self.mask, values, errors)
+        return Decided(self.mask, fitted.values, errors)
 
-    def _held_error(self, rows: Tensor) -> float | None:
-        return None if self.held is None else float(self.held.error(rows, self.w).sum())
+    def _fitted(self, gram: LayerGram, fit: RefitResult | None) -> _Fitted:
+        """Rows that their refit made worse on held-out samples stay as they were."""
+        w, held = self.w, self.held
+        masked = torch.where(self.mask, w, 0.0)
+        if fit is None:
+            error = gram.error(masked, w)
+            on_held = None if held is None else held.error(masked, w)
+            return _Fitted(masked, 0, error, error, on_held, on_held)
+        if bool(self.mask.all()):
+            before, after = gram.error(masked, w), gram.error(fit.values, w)
+        else:
+            # measured by the refit, up to rounding: where all stays, they have to be 0
+            before, after = fit.error_before, fit.error_after
+        if held is None:
+            return _Fitted(fit.values, 0, before, after, None, None)
+        held_before, held_after = held.error(masked, w), held.error(fit.values, w)
+        floor = self.config.accept.tolerance + ROUNDING * held.target_energy(w)
+        undo = held_after - held_before > floor
+        return _Fitted(
+            values=torch.where(undo[:, None], masked, fit.values),
+            rejected=int(undo.sum()),
+            masked=before,
+            refitted=torch.where(undo, before, after),
+            held_masked=held_before,
+            held_refitted=torch.where(undo, held_before, held_after),
+        )
 
     def _joint(self, gram: LayerGram, damping: float) -> JointSearch:
         """The mask and its refit, chosen together where the solver and the pattern allow."""
