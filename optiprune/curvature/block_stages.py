@@ -22,7 +22,6 @@ __all__ = [
     "SharedInputs",
     "Stage",
     "block_stages",
-    "bunches",
     "make_stage",
     "same_inputs",
 ]
@@ -90,20 +89,21 @@ class SharedInputs:
                 groups.append([layer])
         return [tuple(group) for group in groups]
 
-
-def bunches(layers: Sequence[PrunableLayer], sets: int) -> list[tuple[PrunableLayer, ...]]:
-    """Neighbours whose Gram matrices, one for every set, fit in memory together: one pass serves
-    them."""
-    found: list[list[PrunableLayer]] = []
-    held = 0
-    for layer in layers:
-        size = sets * layer.groups * layer.cols**2
-        if not found or held + size > _TOGETHER:
-            found.append([])
-            held = 0
-        found[-1].append(layer)
-        held += size
-    return [tuple(bunch) for bunch in found]
+    def bunches(
+        self, layers: Sequence[PrunableLayer], sets: int
+    ) -> list[tuple[PrunableLayer, ...]]:
+        """Neighbours whose Gram matrices, one of an input for every set, fit in memory together:
+        one pass serves them."""
+        found: list[list[PrunableLayer]] = []
+        held: dict[str, int] = {}
+        for layer in layers:
+            source, size = self.source(layer), sets * layer.groups * layer.cols**2
+            if not found or (source not in held and sum(held.values()) + size > _TOGETHER):
+                found.append([])
+                held = {}
+            found[-1].append(layer)
+            held[source] = size
+        return [tuple(bunch) for bunch in found]
 
 
 def make_stage(

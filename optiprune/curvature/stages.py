@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import Activations, Window
-from .block_stages import SharedInputs, Stage, block_stages, bunches, make_stage, same_inputs
+from .block_stages import SharedInputs, Stage, block_stages, make_stage, same_inputs
 from .capture import forward_order
 from .chain import Chain, ChainBlock, find_chains
 from .data import CalibrationSet
@@ -109,8 +109,8 @@ class LayerWalk:
         """Layers that no chain holds: the model runs up to them."""
         if not layers:
             return
-        dense = self.inputs == "dense"
-        for group in bunches(layers, len(self.sets)) if dense else self._shared.groups(layers):
+        shared, dense = self._shared, self.inputs == "dense"
+        for group in shared.bunches(layers, len(self.sets)) if dense else shared.groups(layers):
             collect = [partial(self._whole, data) for data in self.sets]
             yield make_stage(self.model, group, self._shared, collect)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from optiprune.config import Config
 from optiprune.curvature.activations import Activations
-from optiprune.curvature.block_stages import SharedInputs, block_stages, bunches, same_inputs
+from optiprune.curvature.block_stages import SharedInputs, block_stages, same_inputs
 from optiprune.curvature.capture import CallKey, Feed, tapped
 from optiprune.curvature.chain import Call, ChainBlock
 from optiprune.curvature.gram import sum_squares
@@ -142,7 +142,7 @@ class BlockPruning:
             crew=self.crew,
         )
         one_by_one = self.config.curvature.inputs == "pruned"
-        groups = shared.groups(plain) if one_by_one else bunches(plain, len(between))
+        groups = shared.groups(plain) if one_by_one else shared.bunches(plain, len(between))
         for activations in between:
             taps = shared.open(groups) if activations.both else []
             activations.enter(chain, dense, taps)
@@ -161,7 +161,8 @@ class BlockPruning:
         seen = [x for x in experts if x.name not in few]
         if seen:
             apart = between[0].both
-            deciding.decide(stages(groups=_expert_groups(seen, len(between)), apart=apart))
+            groups = _expert_groups(seen, shared, len(between))
+            deciding.decide(stages(groups=groups, apart=apart))
         last = [x for x in experts if x.name in few]
         for layer in last:
             deciding.leave(layer)
@@ -293,8 +294,10 @@ def _tokens(
     return seen
 
 
-def _expert_groups(experts: Sequence[PrunableLayer], sets: int) -> list[tuple[PrunableLayer, ...]]:
+def _expert_groups(
+    experts: Sequence[PrunableLayer], shared: SharedInputs, sets: int
+) -> list[tuple[PrunableLayer, ...]]:
     """First what the experts are called with, then what they make of it; as many at once as fit."""
     inner = [x for x in experts if not x.name.endswith("down_proj")]
     outer = [x for x in experts if x.name.endswith("down_proj")]
-    return [*bunches(inner, sets), *bunches(outer, sets)]
+    return [*shared.bunches(inner, sets), *shared.bunches(outer, sets)]
