@@ -25,6 +25,8 @@ __all__ = ["Preconditioner", "leading", "precondition"]
 _FLOOR = 1e-2
 # of the largest eigenvalue of the sketch: what is below is rounding
 _RANK = 1e-6
+# pairs of directions at once
+_PAIRS = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,9 +93,9 @@ def precondition(diagonal: Tensor, ridge: Tensor, U: Tensor, mask: Tensor) -> Pr
     rank = U.shape[1]
     core = U.new_zeros((len(mask), rank, rank))
     if rank:
-        i, j = torch.triu_indices(rank, rank, device=U.device)
-        core[:, i, j] = inverse @ (U[:, i] * U[:, j])
-        core[:, j, i] = core[:, i, j]
+        pairs = torch.triu_indices(rank, rank, device=U.device)
+        for i, j in pairs.split(_PAIRS, dim=1):
+            core[:, i, j] = core[:, j, i] = inverse @ (U[:, i] * U[:, j])
         core.diagonal(dim1=1, dim2=2).add_(1.0)
         factor, info = torch.linalg.cholesky_ex(core)
         core = torch.cholesky_inverse(factor)

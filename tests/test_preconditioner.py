@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optiprune import conjugate_gradients
+from optiprune import conjugate_gradients, preconditioner
 from optiprune.conjugate_gradients import solve_supports
 from optiprune.preconditioner import Preconditioner, leading, precondition
 
@@ -46,7 +46,9 @@ def test_it_takes_the_largest_directions():
     assert float(torch.linalg.matrix_norm(H - U @ U.T, 2)) <= 1.5 * float(e[20])
 
 
-def test_the_inverse_is_that_of_the_dense_matrix_on_the_support():
+@pytest.mark.parametrize("pairs", [7, 2048])
+def test_the_inverse_is_that_of_the_dense_matrix_on_the_support(monkeypatch, pairs):
+    monkeypatch.setattr(preconditioner, "_PAIRS", pairs)
     H = falling(cols=60)
     U = leading(H, 8)
     mask = rand(5, 60, seed=3) > 0
