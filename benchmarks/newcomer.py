@@ -88,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="Where the clone is made, and stays.")
     args = parser.parse_args()
+    machine = machine_line()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +136,7 @@ def main() -> None:
         "",
         f"The tests: {tests}",
         "",
-        machine_line(),
+        machine,
     ]
     RESULT.write_text("\n".join(lines), encoding="utf-8")
 
