@@ -234,6 +234,22 @@ def mount(folder: Path, kib: int, *, again: bool = False) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
 
 
+def keep(part: str, counts: dict[str, int], seconds: float) -> None:
+    """Write what was counted, at once."""
+    found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    found[part] = {"counts": counts, "seconds": seconds, "machine": machine_line()}
+    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    lines = ["# Runs that are killed, and full disks", "", "`python -m benchmarks.kills`", ""]
+    for name, title in PARTS.items():
+        if name in found:
+            row = found[name]
+            lines += [f"## {title}", "", f"One run takes {row['seconds']:.1f} s.", ""]
+            lines += ["| what | count |", "|---|---:|"]
+            lines += [f"| {k} | {v} |" for k, v in row["counts"].items()]
+            lines += ["", row["machine"]]
+    RESULT.with_suffix(".md").write_text("\n".join(lines))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
@@ -254,22 +270,6 @@ def main() -> None:
             keep("kills", killed(folder, options.kills, seconds, whole, options.seed), seconds)
         if options.disks:
             keep("disks", full(folder, options.disks, whole), seconds)
-
-
-def keep(part: str, counts: dict[str, int], seconds: float) -> None:
-    """Write what was counted, at once."""
-    found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    found[part] = {"counts": counts, "seconds": seconds, "machine": machine_line()}
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
-    lines = ["# Runs that are killed, and full disks", "", "`python -m benchmarks.kills`", ""]
-    for name, title in PARTS.items():
-        if name in found:
-            row = found[name]
-            lines += [f"## {title}", "", f"One run takes {row['seconds']:.1f} s.", ""]
-            lines += ["| what | count |", "|---|---:|"]
-            lines += [f"| {k} | {v} |" for k, v in row["counts"].items()]
-            lines += ["", row["machine"]]
-    RESULT.with_suffix(".md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -14,51 +14,51 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from benchmarks.machine import machine_line
+from tests.docs.markdown_blocks import Block, blocks_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = Path(__file__).parent / "results" / "newcomer.md"
-# what a block is, and what a comment says that the reader has already
-BLOCK = re.compile(
-    r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$"
-    r"|^<!-- setup\n(?P<setup>.*?)-->$",
-    re.DOTALL | re.MULTILINE,
-)
-TEN_LINES = "## Ten lines of Python"
+PAGES = {
+    "ten lines of Python (README.md)": ROOT / "README.md",
+    "own model (docs/how-to/own-model.md)": ROOT / "docs" / "how-to" / "own-model.md",
+    "own solver (docs/how-to/own-solver.md)": ROOT / "docs" / "how-to" / "own-solver.md",
+}
+# of README, a section alone
+SECTION = "## Ten lines of Python"
 
 
-def script(text: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """('python' or 'bash', code) of what a page says to run, in order; files that it shows are
-    written into ``folder``."""
-    for block in BLOCK.finditer(text):
-        if block["setup"]:
-            yield "python", block["setup"]
-        elif block["title"]:
-            (folder / block["title"]).write_text(block["code"], encoding="utf-8")
-        elif block["language"] in ("python", "bash"):
-            yield block["language"], block["code"]
+def blocks(page: Path) -> list[Block]:
+    """What a page says to run and to write down, in order."""
+    found = [block for block in blocks_of(page) if block.not_run is None]
+    lines = page.read_text(encoding="utf-8").splitlines()
+    if SECTION not in lines:
+        return found
+    first = lines.index(SECTION)
+    last = next(i for i in range(first + 1, len(lines)) if lines[i].startswith("## "))
+    return [block for block in found if first < block.line <= last]
 
 
-def follow(text: str, folder: Path, environment: dict[str, str], log: Path) -> None:
-    """Run a page: commands in a shell, its Python as one file at the end of every stretch."""
-    folder.mkdir()
-    for file in (ROOT / "tests" / "docs" / "stage").iterdir():  # the reader's own trained model
-        (folder / file.name).write_bytes(file.read_bytes())
+def follow(page: Path, folder: Path, environment: dict[str, str]) -> None:
+    """Run a page: commands in a shell as they come, then its Python as one file."""
+    log = folder.with_suffix(".log")
+    shutil.copytree(ROOT / "tests" / "docs" / "stage", folder)  # the reader's own trained model
     python = ""
-    for language, code in script(text, folder):
-        if language == "python":
-            python += f"{code}\n"
-        else:
-            call(["bash", "-e", "-c", code], folder, environment, log)
+    for block in blocks(page):
+        if block.title:
+            (folder / block.title).write_text(block.code, encoding="utf-8")
+        elif block.language == "python":
+            python += f"{block.code}\n"
+        elif block.language == "bash":
+            call(["bash", "-e", "-c", block.code], folder, environment, log)
     (folder / "page.py").write_text(python, encoding="utf-8")
     call(["python", "page.py"], folder, environment, log)
 
@@ -71,17 +71,6 @@ def call(command: list[str], folder: Path, environment: dict[str, str], log: Pat
     if status:
         print("".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-30:]))
         sys.exit(f"{' '.join(command)!r} ended with {status}; all of its output: {log}")
-
-
-def texts() -> dict[str, str]:
-    """What README says of Python, and the two pages that it leads to."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    how_to = ROOT / "docs" / "how-to"
-    return {
-        "ten lines of Python (README.md)": readme[readme.index(TEN_LINES) :].split("\n## ", 1)[0],
-        "own model (docs/how-to/own-model.md)": (how_to / "own-model.md").read_text("utf-8"),
-        "own solver (docs/how-to/own-solver.md)": (how_to / "own-solver.md").read_text("utf-8"),
-    }
 
 
 def main() -> None:
@@ -97,7 +86,8 @@ def main() -> None:
         keep = ("HOME", "LANG", "PATH", "PIP_", "http_proxy", "https_proxy", "TMPDIR")
         environment = {k: v for k, v in os.environ.items() if k.startswith(keep)}
         inside = environment | {"PATH": f"{clone / '.venv' / 'bin'}:{environment['PATH']}"}
-        made, log = partial(call, folder=clone, environment=environment), folder / "make.log"
+        log = folder / "make.log"
+        demo = partial(call, ["make", "demo"], clone, environment, log)
         parts = {
             "`git clone`": partial(
                 call,
@@ -106,16 +96,14 @@ def main() -> None:
                 environment,
                 log,
             ),
-            "`make demo` (makes the environment, trains, prunes)": partial(
-                made, ["make", "demo"], log=log
-            ),
-            "`make demo`, once more": partial(made, ["make", "demo"], log=log),
+            "`make demo` (makes the environment, trains, prunes)": demo,
+            "`make demo`, once more": demo,
         }
-        for name, text in texts().items():
-            at = name.partition(" (")[0].replace(" ", "-")
-            parts[name] = partial(follow, text, folder / at, inside, folder / f"{at}.log")
+        for name, page in PAGES.items():
+            place = folder / name.partition(" (")[0].replace(" ", "-")
+            parts[name] = partial(follow, page, place, inside)
         parts["`make test` (lint, types, documentation, tests)"] = partial(
-            made, ["make", "test"], log=log
+            call, ["make", "test"], clone, environment, log
         )
         rows = []
         for name, part in parts.items():
@@ -123,7 +111,7 @@ def main() -> None:
             part()
             rows.append(f"| {name} | {time.perf_counter() - began:.0f} |")
             print(rows[-1], flush=True)
-        tests = (folder / "make.log").read_text(encoding="utf-8").splitlines()[-1].strip("= ")
+        tests = log.read_text(encoding="utf-8").splitlines()[-1].strip("= ")
     lines = [
         "# A newcomer's path",
         "",
