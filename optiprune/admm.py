@@ -51,18 +51,20 @@ def admm_support(
     scale = H.diagonal(dim1=1, dim2=2).clamp(min=0.0).sqrt()
     inverse = torch.where(scale > 0, 1.0 / scale, 0.0)
     unit = H * inverse[:, :, None] * inverse[:, None, :]
-    few, eye = unit.float(), torch.eye(cols, device=H.device)
+    few = unit.float()
 
     def grouped(rows: Tensor) -> Tensor:
         return rows.reshape(groups, -1, cols)
 
     def solver(rho: float) -> Callable[[Tensor], Tensor]:
         """x -> x (H + rho I)^-1, for steps in which rho stays."""
-        factor = torch.linalg.cholesky(few + rho * eye)
+        shifted = few.clone()
+        shifted.diagonal(dim1=1, dim2=2).add_(rho)
+        factor = torch.linalg.cholesky(shifted)
         if 2 * b.shape[1] <= cols:  # too few rows to pay for an inverse
             return lambda x: torch.cholesky_solve(x.mT, factor).mT
-        inverse = torch.cholesky_inverse(factor)
-        return lambda x: x @ inverse
+        whole = torch.cholesky_inverse(factor)
+        return lambda x: x @ whole
 
     b = (grouped(target) * inverse[:, None, :]).float()
     start = (grouped(dense) * scale[:, None, :]).float()

@@ -17,14 +17,7 @@ from .gram import LayerGram
 from .layers import PrunableLayer
 from .runner import untouched
 
-__all__ = [
-    "Collect",
-    "SharedInputs",
-    "Stage",
-    "block_stages",
-    "make_stage",
-    "same_inputs",
-]
+__all__ = ["Collect", "SharedInputs", "Stage", "block_stages", "make_stage", "same_inputs"]
 
 # elements of the Gram matrices that one pass sums up: 256 MiB in float64
 _TOGETHER = 1 << 25

@@ -112,7 +112,7 @@ class LayerWalk:
         shared, dense = self._shared, self.inputs == "dense"
         for group in shared.bunches(layers, len(self.sets)) if dense else shared.groups(layers):
             collect = [partial(self._whole, data) for data in self.sets]
-            yield make_stage(self.model, group, self._shared, collect)
+            yield make_stage(self.model, group, shared, collect)
 
     def _whole(self, data: CalibrationSet, layers: Sequence[PrunableLayer]) -> dict[str, LayerGram]:
         first, second = self.dense, self.weights
