@@ -31,6 +31,9 @@ _CORRECTIONS = 6
 _STEPS = 200
 # rows that are done leave the products once so many of them are left
 _PACKED = 0.75
+# elements of the rows that go together on a processor: what a step touches stays in its caches
+_CACHED = 1 << 19
+_FEWEST = 128
 
 
 def solve_supports(
@@ -57,12 +60,33 @@ def solve_supports(
     is good once it ended so and its objective in float64 is, to a ten-thousandth, what the steps
     say; other rows go on from there.
     """
-    on = mask.to(torch.float64)
     # the cores of the rows then cost about as much as one step does
     rank = math.isqrt(2 * len(H))
     U = leading(H, rank) if len(b) >= rank else H.new_zeros((len(H), 0), dtype=torch.float32)
+    few = H.float()
+    together = len(b) if H.device.type != "cpu" else max(_FEWEST, _CACHED // len(H))
+    parts = zip(*(t.split(max(1, together)) for t in (b, v, c, mask, ridge, start)), strict=True)
+    solved = [_solve_together(H, few, U, *part, tolerance) for part in parts]
+    x, good, error = (torch.cat(found) for found in zip(*solved, strict=True))
+    return x, good, error
+
+
+def _solve_together(
+    H: Tensor,
+    few: Tensor,
+    U: Tensor,
+    b: Tensor,
+    v: Tensor,
+    c: Tensor,
+    mask: Tensor,
+    ridge: Tensor,
+    start: Tensor,
+    tolerance: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`solve_supports` of some rows; ``few``: H in float32, ``U``: its leading directions."""
+    on = mask.to(torch.float64)
     inverse = precondition(H.diagonal(), ridge, U, mask)
-    few, damping, kept = H.float(), ridge.float(), on.float()
+    damping, kept = ridge.float(), on.float()
     dead = (H.diagonal() == 0) & (ridge[:, None] > 0)
     x, v = torch.where(dead, v, start) * on, v * on
     good = torch.zeros(len(b), dtype=torch.bool, device=b.device)

@@ -168,7 +168,7 @@ def _batches(pending: Tensor, sizes: Tensor, cols: int) -> Iterator[Tensor]:
     """Indices of pending rows, of like support size, few enough to fit in memory at once."""
     large = pending & (sizes >= _large(cols))
     if bool(large.any()):
-        yield from torch.split(torch.nonzero(large)[:, 0], max(1, _BATCH // cols // 8))
+        yield from torch.split(torch.nonzero(large)[:, 0], max(1, _BATCH // cols // 2))
     index = torch.nonzero(pending & ~large)[:, 0]
     index = index[torch.argsort(sizes[index], stable=True)]
     at = 0

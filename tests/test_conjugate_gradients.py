@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from optiprune import refit
+from optiprune import conjugate_gradients, refit
 from optiprune.conjugate_gradients import solve_supports
 from optiprune.refit import refit_rows
 
@@ -91,6 +91,28 @@ def test_a_larger_tolerance_stops_earlier_and_says_what_is_left():
     rough, exact = found
     assert bool((rough > exact).any())
     assert bool((rough <= 1.1 * exact).all())
+
+
+@pytest.mark.parametrize("fewest", [1, 7, 1000])
+def test_rows_may_go_in_parts(monkeypatch, fewest):
+    H, w, mask = problem(spread=100.0)
+    ridge = torch.full((len(w),), 0.01, dtype=torch.float64)
+    whole, _ = solved(H, w, mask, ridge)
+    monkeypatch.setattr(conjugate_gradients, "_CACHED", 1)
+    monkeypatch.setattr(conjugate_gradients, "_FEWEST", fewest)
+    x, good = solved(H, w, mask, ridge)
+    assert bool(good.all())
+    for i in range(len(w)):
+        at = (float(ridge[i]), torch.where(mask[i], w[i], 0.0))
+        least = objective(H, w[i], at[1], at[0], whole[i])
+        assert objective(H, w[i], at[1], at[0], x[i]) == pytest.approx(least, rel=1e-3)
+
+
+def test_no_rows_are_no_trouble():
+    H, w, mask = problem()
+    rows, flags, none = w[:0], mask[:0], w[:0, 0]
+    x, good, error = solve_supports(H, rows, rows, none, flags, none, rows)
+    assert (x.shape, good.shape, error.shape) == ((0, 300), (0,), (0,))
 
 
 def test_dead_inputs_and_zero_matrices_pass():

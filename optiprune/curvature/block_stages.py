@@ -19,8 +19,10 @@ from .runner import untouched
 
 __all__ = ["Collect", "SharedInputs", "Stage", "block_stages", "make_stage", "same_inputs"]
 
-# elements of the Gram matrices that one pass sums up: 256 MiB in float64
+# elements of the Gram matrices that one pass sums up: 256 MiB in float64, or as many times those of
+# the largest layer alone
 _TOGETHER = 1 << 25
+_LARGEST = 1.5
 
 Collect: TypeAlias = Callable[[Sequence[PrunableLayer]], dict[str, LayerGram]]
 
@@ -89,9 +91,11 @@ class SharedInputs:
         one pass serves them."""
         found: list[list[PrunableLayer]] = []
         held: dict[str, int] = {}
+        sizes = {layer.name: sets * layer.groups * layer.cols**2 for layer in layers}
+        most = max(_TOGETHER, _LARGEST * max(sizes.values(), default=0))
         for layer in layers:
-            source, size = self.source(layer), sets * layer.groups * layer.cols**2
-            if not found or (source not in held and sum(held.values()) + size > _TOGETHER):
+            source, size = self.source(layer), sizes[layer.name]
+            if not found or (source not in held and sum(held.values()) + size > most):
                 found.append([])
                 held = {}
             found[-1].append(layer)

@@ -125,7 +125,8 @@ class LayerDecision:
         else:
             self._search(gram)
         search_s = time.perf_counter() - start - refit_s
-        fitted = self._fitted(gram, fit)
+        energy = gram.target_energy(w)
+        fitted = self._fitted(gram, fit, energy)
         before = torch.where(first, w, 0.0)
         errors = LayerErrors(
             layer=self.layer.name,
@@ -134,7 +135,7 @@ class LayerDecision:
             cols=self.layer.cols,
             density=float(self.mask.double().mean()),
             changed=int((self.mask != first).sum()),
-            target=float(gram.target_energy(w).sum()),
+            target=float(energy.sum()),
             initial=float(gram.error(before, w).sum()),
             masked=float(fitted.masked.sum()),
             refitted=float(fitted.refitted.sum()) if refit else None,
@@ -151,8 +152,9 @@ class LayerDecision:
         )
         return Decided(self.mask, fitted.values, errors)
 
-    def _fitted(self, gram: LayerGram, fit: RefitResult | None) -> _Fitted:
-        """Rows that their refit made worse on held-out samples stay as they were."""
+    def _fitted(self, gram: LayerGram, fit: RefitResult | None, energy: Tensor) -> _Fitted:
+        """Rows that their refit made worse on held-out samples stay as they were; ``energy``: of
+        the rows' dense outputs."""
         w, held = self.w, self.held
         masked = torch.where(self.mask, w, 0.0)
         if fit is None:
@@ -167,7 +169,7 @@ class LayerDecision:
         if held is None:
             return _Fitted(fit.values, 0, before, after, None, None)
         held_before, held_after = held.error(masked, w), held.error(fit.values, w)
-        floor = self.config.accept.tolerance + ROUNDING * held.target_energy(w)
+        floor = self.config.accept.tolerance + ROUNDING * energy
         undo = held_after - held_before > floor
         return _Fitted(
             values=torch.where(undo[:, None], masked, fit.values),

@@ -30,6 +30,7 @@ def names(bunches):
 )
 def test_an_input_counts_once_in_a_bunch(monkeypatch, layers, most, sets, want):
     monkeypatch.setattr(block_stages, "_TOGETHER", most)
+    monkeypatch.setattr(block_stages, "_LARGEST", 0)
     shared = SharedInputs(dict.fromkeys("qkv", "q"))
     assert names(shared.bunches(layers, sets)) == want
     assert shared.bunches([], sets) == []
@@ -37,4 +38,13 @@ def test_an_input_counts_once_in_a_bunch(monkeypatch, layers, most, sets, want):
 
 def test_without_shared_inputs_every_layer_counts(monkeypatch, layers):
     monkeypatch.setattr(block_stages, "_TOGETHER", 48)
+    monkeypatch.setattr(block_stages, "_LARGEST", 0)
     assert names(SharedInputs().bunches(layers, 1)) == ["qkv", "o", "d"]
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_what_is_small_beside_the_largest_layer_goes_with_it(monkeypatch, layers, sets):
+    monkeypatch.setattr(block_stages, "_TOGETHER", 1)
+    shared = SharedInputs(dict.fromkeys("qkv", "q"))
+    assert names(shared.bunches(layers, sets)) == ["qkvod"]  # 32 beside 64
+    assert names(SharedInputs().bunches(layers, sets)) == ["qkvo", "d"]  # 64 beside 64
