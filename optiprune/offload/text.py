@@ -16,9 +16,13 @@ from .errors import ModelDirectoryError
 
 __all__ = ["context_length", "documents", "load_tokenizer", "position_limit", "token_windows"]
 
+# characters of a plain text that are read at once: a corpus may be larger than memory
+_PIECE = 1 << 20
+
 
 def documents(path: Path, field: str = "text") -> Iterator[str]:
-    """The documents of a file: of ``.jsonl`` one a line, under the key ``field``; else all of it.
+    """The documents of a file: of ``.jsonl`` one a line, under the key ``field``; else all of it,
+    in pieces of a million characters, up to the end of a line.
 
     Raises
     ------
@@ -28,10 +32,11 @@ def documents(path: Path, field: str = "text") -> Iterator[str]:
     if not path.is_file():
         raise CalibrationError(f"data.text: there is no file {path}")
     try:
-        if path.suffix not in (".jsonl", ".ndjson"):
-            yield path.read_text(encoding="utf-8")
-            return
         with path.open(encoding="utf-8") as lines:
+            if path.suffix not in (".jsonl", ".ndjson"):
+                while piece := lines.read(_PIECE):
+                    yield piece + lines.readline(_PIECE)
+                return
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from optiprune.curvature import CalibrationError
-from optiprune.offload import documents, token_windows
+from optiprune.offload import documents, text, token_windows
 
 
 class Letters:
@@ -31,6 +31,16 @@ def test_documents_of_lines_and_of_a_text(tmp_path: Path) -> None:
     assert list(documents(plain)) == ["ab\nc"]
     path.write_text(json.dumps({"body": "x"}), encoding="utf-8")
     assert list(documents(path, "body")) == ["x"]
+
+
+def test_a_long_text_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_PIECE", 4)
+    plain = tmp_path / "a.txt"
+    plain.write_text("abcdef\nghi\njkl\u00e9mnopqrst", encoding="utf-8")
+    pieces = list(documents(plain))
+    assert pieces == ["abcdef\n", "ghi\njkl\u00e9", "mnopqrst"]
+    plain.write_text("", encoding="utf-8")
+    assert list(documents(plain)) == []
 
 
 @pytest.mark.parametrize(
