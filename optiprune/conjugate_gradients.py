@@ -66,7 +66,7 @@ def solve_supports(
     few = H.float()
     together = len(b) if H.device.type != "cpu" else max(_FEWEST, _CACHED // len(H))
     parts = zip(*(t.split(max(1, together)) for t in (b, v, c, mask, ridge, start)), strict=True)
-    solved = [_solve_together(H, few, U, *part, tolerance) for part in parts]
+    solved = [_solve_together(H, few, U, tolerance, *part) for part in parts]
     x, good, error = (torch.cat(found) for found in zip(*solved, strict=True))
     return x, good, error
 
@@ -75,13 +75,13 @@ def _solve_together(
     H: Tensor,
     few: Tensor,
     U: Tensor,
+    tolerance: float,
     b: Tensor,
     v: Tensor,
     c: Tensor,
     mask: Tensor,
     ridge: Tensor,
     start: Tensor,
-    tolerance: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`solve_supports` of some rows; ``few``: H in float32, ``U``: its leading directions."""
     on = mask.to(torch.float64)

@@ -169,15 +169,43 @@ def _on_meta(transformers: Any, folder: Path, trust_remote_code: bool) -> Any:
 
 
 def _plain_linear(model: nn.Module, conv1d: type[nn.Module]) -> set[str]:
-    """Put Linear layers in the place of Conv1D; names of the weights that are stored transposed."""
-    names = [name for name, module in model.named_modules() if type(module) is conv1d]
-    for name in names:
+    """Put Linear layers in the place of Conv1D and of classes of a family's own that compute the
+    same; names of the weights that are stored transposed."""
+    modules: list[tuple[str, Any]] = list(model.named_modules())
+    transposed = [name for name, module in modules if type(module) is conv1d]
+    own = [name for name, module in modules if _multiplies(module)]
+    for name in transposed + own:
         old: Any = model.get_submodule(name)
         with torch.device("meta"):
-            inputs, outputs = old.weight.shape
+            inputs, outputs = old.weight.shape if name in transposed else old.weight.shape[::-1]
             new = nn.Linear(inputs, outputs, bias=old.bias is not None)
         _replace(model, name, new)
-    return {f"{name}.weight" for name in names}
+    return {f"{name}.weight" for name in transposed}
+
+
+def _multiplies(module: nn.Module) -> bool:
+    """Whether a Linear layer with a ``forward`` of its own is one in all but its class, tried with
+    weights and inputs that tell columns and rows apart."""
+    if not isinstance(module, nn.Linear) or type(module).forward is nn.Linear.forward:
+        return False
+    rows, cols = module.weight.shape
+    draw = torch.Generator().manual_seed(0)
+    left, right, x = (
+        torch.randn(*shape, generator=draw) for shape in ((rows, 1), (cols,), (2, cols))
+    )
+    weights = {"weight": left * right}
+    if module.bias is not None:
+        weights["bias"] = torch.randn(rows, generator=draw)
+    if {name for name, _ in (*module.named_parameters(), *module.named_buffers())} != set(weights):
+        return False
+    try:
+        with torch.no_grad():
+            got = torch.func.functional_call(module, weights, (x,))
+    except Exception:  # whatever a family's own code raises
+        return False
+    want = nn.functional.linear(x, weights["weight"], weights.get("bias"))
+    scale = float(want.abs().max())
+    return got.shape == want.shape and torch.allclose(got, want, rtol=1e-4, atol=1e-5 * scale)
 
 
 def _plain_experts(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, int]]:

@@ -36,6 +36,14 @@ MIXTURE = {"num_local_experts": 4, "num_experts_per_tok": 2}
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SMALL, tie_word_embeddings=True),
     "gpt2": lambda: transformers.GPT2Config(**GPT2),
+    "falcon": lambda: transformers.FalconConfig(
+        vocab_size=97,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
     "gemma3": lambda: transformers.Gemma3TextConfig(**SMALL, head_dim=8, sliding_window=8),
     "mixtral": lambda: transformers.MixtralConfig(**SMALL, **MIXTURE),
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from optiprune import prune_pretrained
 from optiprune.config import ConfigError
 from optiprune.curvature import CalibrationError
 from optiprune.curvature.layers import LayerError
-from optiprune.offload import ModelDirectoryError, context_length
+from optiprune.offload import ModelDirectoryError, context_length, skeleton
 from optiprune.offload.checkpoint import Checkpoint
 from optiprune.offload.skeleton import open_skeleton
 
@@ -168,6 +169,38 @@ def test_other_families_and_their_names(make: Make) -> None:
     assert len(open_skeleton(folder).linear_layers()) == 8
 
 
+class Plain(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T + (0.0 if self.bias is None else self.bias)
+
+
+class Halved(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(0.5 * x)
+
+
+class Turned(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.roll(1, -1))
+
+
+class Steps(Plain):
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("steps", torch.zeros(1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "plain"), [(Plain, True), (Halved, False), (Turned, False), (Steps, False)]
+)
+def test_classes_that_only_multiply_are_linear_layers(kind, plain: bool, bias: bool) -> None:
+    model = nn.Sequential(nn.Linear(5, 7), kind(7, 3, bias=bias, device="meta"))
+    assert skeleton._plain_linear(model, nn.Bilinear) == set()
+    assert type(model[1]) is (nn.Linear if plain else kind)
+    assert (model[1].weight.shape, model[1].bias is None) == ((3, 7), not bias)
+
+
 def test_routers_are_no_layers(make: Make) -> None:
     config = transformers.Qwen2MoeConfig(
         **SMALL,
@@ -192,8 +225,8 @@ def test_patterns_that_match_nothing(make: Make, windows) -> None:
 def test_headers_alone_are_read_at_first(make: Make, monkeypatch) -> None:
     source = make("llama", torch.float16)
     monkeypatch.setattr(Checkpoint, "read", lambda *a: pytest.fail("a tensor was read"))
-    skeleton = open_skeleton(source)
-    assert all(p.is_meta for p in skeleton.model.parameters())
+    opened = open_skeleton(source)
+    assert all(p.is_meta for p in opened.model.parameters())
     assert context_length(source) == 64
 
 
