@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -20,6 +20,12 @@ __all__ = ["Place", "find_places", "owner_of"]
 _EXPERT = re.compile(r"^(.*)\.experts\.(\d+)\.(gate|up|down)_proj\.weight$")
 # Mixtral's names: (gate, up, down), and of the module that holds the experts
 _MIXTRAL = {"gate": "w1", "up": "w3", "down": "w2"}
+# Granite's names of what stands behind the module that holds experts and router
+_GRANITE = {
+    ".experts.gate_up_proj": ".input_linear.weight",
+    ".experts.down_proj": ".output_linear.weight",
+    ".router.weight": ".router.layer.weight",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,9 @@ def _candidates(name: str, owner: Place, prefix: str) -> Iterator[Place]:
         variants.append(Place("embed_out.weight", transposed=owner.transposed))
     elif name.endswith(".mlp.gate.weight"):
         variants.append(Place(name.replace(".mlp.gate.", ".block_sparse_moe.gate.")))
+    for ours, theirs in _GRANITE.items():
+        if owner.tensor.endswith(f".block_sparse_moe{ours}"):
+            variants.append(replace(owner, tensor=owner.tensor.removesuffix(ours) + theirs))
     for place in variants:
         yield place
         if prefix and place.tensor.startswith(f"{prefix}."):

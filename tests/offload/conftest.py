@@ -46,6 +46,7 @@ CONFIGS = {
     ),
     "gemma3": lambda: transformers.Gemma3TextConfig(**SMALL, head_dim=8, sliding_window=8),
     "mixtral": lambda: transformers.MixtralConfig(**SMALL, **MIXTURE),
+    "granitemoe": lambda: transformers.GraniteMoeConfig(**SMALL, **MIXTURE),
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
         **SMALL, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, head_dim=8
     ),
