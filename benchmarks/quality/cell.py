@@ -32,7 +32,7 @@ from optiprune.durable import replacing
 
 from .grid import Cell, Density
 from .layer_error import layer_errors
-from .memory import peak_mib, reset_peak, resident_mib
+from .memory import peak_mib, reset_peak, resident_mib, watched_children
 from .methods import Method
 from .pruning import check_pruned, prune_with
 
@@ -69,9 +69,9 @@ def cell_of(request: Mapping[str, Any]) -> Cell:
 def measure(cell: Cell, threads: int) -> dict[str, Any]:
     """Prune and measure; what a record holds beside the cell's identity.
 
-    Time, CPU time and memory are those of the method alone, from a loaded model with its data at
-    hand to pruned weights. A method runs once on a tiny network before, so that compiling and
-    loading of libraries is not in its time.
+    Time, CPU time and memory are those of the method alone, processes that it starts included, from
+    a loaded model with its data at hand to pruned weights. A method runs once on a tiny network
+    before, so that compiling and loading of libraries is not in its time.
     """
     torch.set_num_threads(threads)
     model = find_model(cell.model)
@@ -89,9 +89,10 @@ def measure(cell: Cell, threads: int) -> dict[str, Any]:
         base = resident_mib()
         own_peak = reset_peak()
         cpu, wall = cpu_seconds(), time.perf_counter()
-        masks = prune_with(cell, pruned, layers, batches, chunk=model.chunk, threads=threads)
+        with watched_children() as others:
+            masks = prune_with(cell, pruned, layers, batches, chunk=model.chunk, threads=threads)
         wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
-        peak = peak_mib()
+        peak = peak_mib() + others.mib
         stored.seek(0)
         before = torch.load(stored, weights_only=True)
 

@@ -1,14 +1,54 @@
-"""Memory of this process, and the peak since a moment of one's choice."""
+"""Memory of this process, the peak since a moment of one's choice, and that of its children."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["peak_mib", "reset_peak", "resident_mib"]
+import psutil
+
+__all__ = ["ChildrenPeak", "peak_mib", "reset_peak", "resident_mib", "watched_children"]
 
 _STATUS = Path("/proc/self/status")
+_INTERVAL = 0.1  # s
+
+
+class ChildrenPeak:
+    """The most memory that the processes below this one had together when they were looked at.
+
+    Pages that two processes share count twice.
+    """
+
+    def __init__(self) -> None:
+        self.mib = 0.0
+
+    def look(self) -> None:
+        total = 0
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it has ended
+                total += child.memory_info().rss
+        self.mib = max(self.mib, total / (1 << 20))
+
+
+@contextmanager
+def watched_children() -> Iterator[ChildrenPeak]:
+    """Look at them ten times a second inside."""
+    peak, ended = ChildrenPeak(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_INTERVAL):
+            peak.look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
 
 
 def resident_mib() -> float:
