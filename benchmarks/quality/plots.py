@@ -26,7 +26,10 @@ from .summary import WALL, Entry, Quantity, in_order, metric_of
 
 __all__ = ["draw_all"]
 
-_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8c6d31")
+_COLOURS = (
+    *("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8c6d31"),
+    *("#882255", "#44AA99", "#332288", "#999933"),
+)
 _OURS = ("#0072B2", "#000000", "#5e3c99", "#1b7837")
 _MARKERS = "os^vDP<>X*hd"
 Styles = dict[str, dict[str, Any]]
@@ -144,7 +147,8 @@ def _by_density(
             if not mine:
                 continue
             line = {d: _value(mine[d], metric) for d in plain if d in mine}
-            axes.plot([place[d] for d in line], list(line.values()), label=method, **style)
+            if line:
+                axes.plot([place[d] for d in line], list(line.values()), label=method, **style)
             # patterns are densities of their own kind: no line leads to them
             loose = {d: _value(e, metric) for d, e in mine.items() if d not in plain}
             alone = {**style, "linestyle": "none"}

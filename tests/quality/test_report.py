@@ -104,3 +104,10 @@ def test_a_model_of_which_nothing_worked_still_has_a_report(record: Any, tmp_pat
         del bad[name]
     write_report([bad], tmp_path)
     assert "signal 11" in (tmp_path / "quality.md").read_text()
+
+
+def test_a_method_with_patterns_alone_is_named_once(record: Any, tmp_path: Path) -> None:
+    of_all = [r for r in some(record) if r["method"] != "alps+refit" or r["density"] == "2:4"]
+    write_report(of_all, tmp_path)
+    drawn = (tmp_path / "figures" / "m-density.svg").read_text()
+    assert drawn.count(">alps+refit<") == drawn.count(">alps<") == 1
