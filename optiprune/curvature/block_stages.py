@@ -17,7 +17,15 @@ from .gram import LayerGram
 from .layers import PrunableLayer
 from .runner import untouched
 
-__all__ = ["Collect", "SharedInputs", "Stage", "block_stages", "make_stage", "same_inputs"]
+__all__ = [
+    "Collect",
+    "SharedInputs",
+    "Stage",
+    "block_stages",
+    "inputs_of",
+    "make_stage",
+    "same_inputs",
+]
 
 # elements of the Gram matrices that one pass sums up: 256 MiB in float64, or as many times those of
 # the largest layer alone
@@ -151,14 +159,26 @@ def block_stages(
         yield make_stage(block.module, group, shared, [partial(collect, a) for a in between])
 
 
-def same_inputs(layers: Sequence[PrunableLayer], forward: Callable[[], object]) -> dict[str, str]:
-    """Linear layer -> the first one that ``forward`` calls with the same tensor, once each."""
+def inputs_of(
+    layers: Sequence[PrunableLayer], forward: Callable[[], object]
+) -> dict[str, list[Tensor]]:
+    """Layer -> what ``forward`` calls it with, in the order in which layers run."""
     calls: dict[str, list[Tensor]] = {}
 
     def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
         calls.setdefault(layer.name, []).append(x)  # held, so that no memory is used twice
 
     tapped(layers, forward, visit)
+    return calls
+
+
+def same_inputs(
+    layers: Sequence[PrunableLayer], calls: Mapping[str, Sequence[Tensor]]
+) -> dict[str, str]:
+    """Linear layer -> the first one that is called with the same tensor, once each.
+
+    ``calls``: see `inputs_of`.
+    """
     first: dict[object, str] = {}
     shared = {}
     for layer in layers:

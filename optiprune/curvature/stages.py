@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import Activations, Window
-from .block_stages import SharedInputs, Stage, block_stages, make_stage, same_inputs
+from .block_stages import SharedInputs, Stage, block_stages, inputs_of, make_stage, same_inputs
 from .capture import forward_order
 from .chain import Chain, ChainBlock, find_chains
 from .data import CalibrationSet
@@ -85,7 +85,7 @@ class LayerWalk:
         with torch.no_grad(), untouched(model):
             self.chains = find_chains(model, self.order, self.dense, sample)
             forward = partial(run_model, model, self.dense, sample)
-            first = same_inputs(self.order, forward)
+            first = same_inputs(self.order, inputs_of(self.order, forward))
         self._shared = SharedInputs(first, frozenset(known))
 
     def __iter__(self) -> Iterator[Stage]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from optiprune.config import Config
 from optiprune.curvature.activations import Activations
-from optiprune.curvature.block_stages import SharedInputs, block_stages, same_inputs
+from optiprune.curvature.block_stages import SharedInputs, block_stages, inputs_of, same_inputs
 from optiprune.curvature.capture import CallKey, Feed, tapped
 from optiprune.curvature.chain import Call, ChainBlock
 from optiprune.curvature.gram import sum_squares
@@ -119,9 +119,10 @@ class BlockPruning:
         experts = [x for x in layers if x.name.startswith(self.experts)]
         first = between[0].dense or between[0].pruned
         with torch.no_grad(), untouched(block):
-            forward = partial(first[0].run, block, chain.own(dense))
-            shared = SharedInputs(same_inputs(layers, forward), frozenset(store.known(layers)))
-        plain = _in_order(chain, plain, dense, first)
+            inputs = inputs_of(layers, partial(first[0].run, block, chain.own(dense)))
+        shared = SharedInputs(same_inputs(layers, inputs), frozenset(store.known(layers)))
+        plain = _in_order(chain, plain, dense, first[1:], tuple(inputs))
+        del inputs
         masks = self._first_masks(state, chain, dense, between)
         weights = dict(dense)
         deciding = LayerByLayer(
@@ -261,18 +262,21 @@ def _in_order(
     layers: Sequence[PrunableLayer],
     weights: Mapping[str, Tensor],
     calls: Sequence[Call],
+    names: Sequence[str],
 ) -> list[PrunableLayer]:
-    """As they run on the first calls; those that never run raise when their moments are taken."""
-    ran: dict[str, PrunableLayer] = {}
+    """First ``names``, as they have run already, then as they run on the first of ``calls``; those
+    that never run raise when their moments are taken."""
+    named = {layer.name: layer for layer in layers}
+    ran = {name: named[name] for name in names if name in named}
 
     def visit(layer: PrunableLayer, module: nn.Module, key: CallKey, x: Tensor) -> None:
         ran.setdefault(layer.name, layer)
 
     with torch.no_grad(), untouched(chain.module):
         for call in calls:
-            tapped(layers, partial(call.run, chain.module, chain.own(weights)), visit)
             if len(ran) == len(layers):
                 break
+            tapped(layers, partial(call.run, chain.module, chain.own(weights)), visit)
     return [*ran.values(), *(x for x in layers if x.name not in ran)]
 
 
