@@ -13,6 +13,7 @@ from optiprune.arguments import kept_steps, make_solver, settings_of, split_samp
 from optiprune.config import Config
 from optiprune.curvature.inputs import device_of
 from optiprune.curvature.losses import LossFunction
+from optiprune.engine.described import described
 from optiprune.engine.errors import RunInterruptedError, StepFailedError
 from optiprune.engine.identity import check_identity, identity_of, options_of
 from optiprune.engine.records import StepRecord
@@ -229,15 +230,9 @@ def _run_of(
 def _check_steps(run: PruningRun, config: Config) -> None:
     """Raise `RunMismatchError` if the steps that are there do not belong to this run."""
     options = options_of(config, run.solver, device_of(run.model))
-    options["loss"] = run.loss if isinstance(run.loss, str) else _described(run.loss)
+    options["loss"] = run.loss if isinstance(run.loss, str) else described(run.loss)
     data = {"calibration": run.train, "held-out": run.holdout}
     check_identity(run.steps, identity_of(run.model, data, options))
-
-
-def _described(function: object) -> str:
-    """A name that does not change from process to process."""
-    name = getattr(function, "__qualname__", None)
-    return f"{type(function).__name__} {name or ''}"
 
 
 def _result(model: nn.Module, outcome: EngineResult, config: Config) -> MaskResult:
