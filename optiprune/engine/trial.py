@@ -1,16 +1,18 @@
-"""Run the user's model and loss once on all data, before any work is done."""
+"""Try the user's model and loss on the data, before any work is done."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optiprune.curvature import CalibrationError, CalibrationSet
-from optiprune.curvature.data import Batch, tree_leaves
+from optiprune.curvature import CalibrationError, CalibrationSet, PrunableLayer
+from optiprune.curvature.capture import RunEndedError, run_with_taps
+from optiprune.curvature.data import Batch, tree_leaves, tree_map
 from optiprune.curvature.runner import run_model, untouched
 
 from .objective import GlobalLoss
@@ -30,18 +32,22 @@ def require_gradients(model: nn.Module) -> None:
 def try_model(
     model: nn.Module,
     weights: Mapping[str, Tensor],
+    layers: Sequence[PrunableLayer],
     objective: GlobalLoss | None,
     sets: Sequence[CalibrationSet],
     chunk: int,
 ) -> None:
-    """Send all samples through the model, and through its loss and one backward pass if needed.
+    """Send the samples through the model, and through its loss and one backward pass if needed.
 
-    One forward pass is little next to a search, and labels that are out of range or a batch of
-    another width then give one message before the first step.
+    With an objective all of them, all the way: labels that are out of range or a batch of another
+    width give one message before the first step, for little next to a search. Without one the
+    first of every shape go all the way, and others up to the first of the layers: tokens that no
+    embedding has stop there, and what follows has seen their shape.
 
     Parameters
     ----------
     weights : parameter name -> dense weights
+    layers : that take part
     objective : None for the model's outputs alone
     chunk : samples at once
 
@@ -50,18 +56,28 @@ def try_model(
     CalibrationError
         The model or the loss raised, with what and on which shapes; or as `GlobalLoss.value`.
     """
+    tried: set[str] = set()
     for data in sets:
         for batch in data.batches(chunk):
+            kind = repr(tree_map(partial(torch.empty_like, device="meta"), batch.inputs))
             with _naming(batch):
                 if objective is not None:
                     objective.value(weights, CalibrationSet([batch]))
-                else:
-                    with torch.no_grad(), untouched(model):
+                    continue
+                with torch.no_grad(), untouched(model):
+                    if kind in tried:
+                        run_with_taps(model, layers, weights, batch.inputs, _end)
+                    else:
                         run_model(model, weights, batch.inputs)
+                        tried.add(kind)
     if objective is not None:
         batch = next(iter(sets[0].batches(chunk)))
         with _naming(batch):
             objective.linearise(weights, CalibrationSet([batch]), np.random.SeedSequence(0))
+
+
+def _end(*_: object) -> None:
+    raise RunEndedError
 
 
 @contextmanager
