@@ -225,7 +225,8 @@ class PruningRun:
                     f"the {'held-out' if without[0] else 'calibration'} data do; give both or none"
                 )
         weights, chunk = self.state.dense_weights(), self.config.curvature.chunk
-        try_model(self.model, weights, self.layers, self.objective, sets, chunk)
+        whole = allocates(self.config) or bool(self.config.tune.epochs and self.config.prune.refit)
+        try_model(self.model, weights, self.layers, self.objective, sets, chunk, whole)
         if decides_layers(self.config):
             forward_order(self.model, self.layers, weights, self.train)  # all of them run
 

@@ -36,13 +36,12 @@ def try_model(
     objective: GlobalLoss | None,
     sets: Sequence[CalibrationSet],
     chunk: int,
+    whole: bool,
 ) -> None:
-    """Send the samples through the model, and through its loss and one backward pass if needed.
+    """Send all samples through the model, and through its loss and one backward pass if needed.
 
-    With an objective all of them, all the way: labels that are out of range or a batch of another
-    width give one message before the first step, for little next to a search. Without one the
-    first of every shape go all the way, and others up to the first of the layers: tokens that no
-    embedding has stop there, and what follows has seen their shape.
+    One forward pass is little next to a search, and labels that are out of range or a batch of
+    another width then give one message before the first step.
 
     Parameters
     ----------
@@ -50,6 +49,9 @@ def try_model(
     layers : that take part
     objective : None for the model's outputs alone
     chunk : samples at once
+    whole : False, where nothing runs the whole model after this: the first samples of every shape
+        go all the way, others up to the first of the layers. Tokens that no embedding has stop
+        there, and what follows has seen their shape.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def try_model(
                     objective.value(weights, CalibrationSet([batch]))
                     continue
                 with torch.no_grad(), untouched(model):
-                    if kind in tried:
+                    if kind in tried and not whole:
                         run_with_taps(model, layers, weights, batch.inputs, _end)
                     else:
                         run_model(model, weights, batch.inputs)

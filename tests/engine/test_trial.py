@@ -26,16 +26,18 @@ class Words(nn.Module):
         return out
 
 
-def tried(model: nn.Module, batches: list[object], chunk: int = 2) -> None:
+def tried(model: nn.Module, batches: list[object], whole: bool = False) -> None:
     weights = {name: p.detach() for name, p in model.named_parameters()}
     data = CalibrationSet.collect([(b, None) for b in batches], CPU)
-    try_model(model, weights, find_layers(model), None, [data, data], chunk)
+    try_model(model, weights, find_layers(model), None, [data, data], 2, whole)
 
 
 def test_the_first_of_every_shape_goes_all_the_way() -> None:
     model = Words()
     tried(model, [torch.zeros(6, 3, dtype=torch.long), torch.zeros(3, 5, dtype=torch.long)])
     assert model.ended == 3  # (2, 3), (2, 5), (1, 5)
+    tried(model, [torch.zeros(6, 3, dtype=torch.long)], whole=True)
+    assert model.ended == 3 + 2 * 3
 
 
 def test_other_names_or_types_are_another_shape() -> None:
