@@ -68,13 +68,14 @@ def by_sparsegpt(of: LayerGram, _: LayerGram, w: Tensor) -> None:
     SparseGPT().prune(LayerMoments.of(of), w, LayerBudget(0.5, scope="layer"))
 
 
-METHODS: dict[str, Callable[[LayerGram, LayerGram, Tensor], None]] = {
+Method = Callable[[LayerGram, LayerGram, Tensor], None]
+METHODS: dict[str, Method] = {
     "`fast`": by_fast,
     "SparseGPT": by_sparsegpt,
 }
 
 
-def seconds(method: Callable[[LayerGram, LayerGram, Tensor], None], rows: int, cols: int) -> float:
+def seconds(method: Method, rows: int, cols: int) -> float:
     draw = torch.Generator().manual_seed(rows)
     w = torch.randn(rows, cols, generator=draw, dtype=torch.float64) / cols**0.5
     run = partial(method, gram(cols, 0), gram(cols, 1), w)

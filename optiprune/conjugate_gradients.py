@@ -66,24 +66,17 @@ def solve_supports(
     few = H.float()
     together = len(b) if H.device.type != "cpu" else max(_FEWEST, _CACHED // len(H))
     parts = zip(*(t.split(max(1, together)) for t in (b, v, c, mask, ridge, start)), strict=True)
-    solved = [_solve_together(H, few, U, tolerance, *part) for part in parts]
+    solved = [_solve_part(H, few, U, tolerance, part) for part in parts]
     x, good, error = (torch.cat(found) for found in zip(*solved, strict=True))
     return x, good, error
 
 
-def _solve_together(
-    H: Tensor,
-    few: Tensor,
-    U: Tensor,
-    tolerance: float,
-    b: Tensor,
-    v: Tensor,
-    c: Tensor,
-    mask: Tensor,
-    ridge: Tensor,
-    start: Tensor,
+def _solve_part(
+    H: Tensor, few: Tensor, U: Tensor, tolerance: float, part: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`solve_supports` of some rows; ``few``: H in float32, ``U``: its leading directions."""
+    """`solve_supports` of the rows of ``part``; ``few``: H in float32, ``U``: its leading
+    directions."""
+    b, v, c, mask, ridge, start = part
     on = mask.to(torch.float64)
     inverse = precondition(H.diagonal(), ridge, U, mask)
     damping, kept = ridge.float(), on.float()

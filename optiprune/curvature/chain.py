@@ -22,7 +22,15 @@ from .data import Tree
 from .layers import PrunableLayer
 from .runner import run_model
 
-__all__ = ["Call", "Chain", "ChainBlock", "call_of", "find_chains", "first_tensor"]
+__all__ = [
+    "Call",
+    "Chain",
+    "ChainBlock",
+    "call_of",
+    "find_chains",
+    "first_tensor",
+    "same_but_for_rounding",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +232,13 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
+def same_but_for_rounding(got: Tensor, want: Tensor) -> bool:
+    """Whether two ways to compute an output agree; elements are held against the largest."""
+    if got.shape != want.shape:
+        return False
+    return torch.allclose(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
+
+
 def _replays(
     members: Sequence[_Run], blocks: Sequence[ChainBlock], weights: Mapping[str, Tensor]
 ) -> bool:
@@ -234,9 +249,7 @@ def _replays(
             out = first_tensor(members[0].call.at(x).run(run.module, block.own(weights)))
         except Exception:
             return False  # it needs what was left out of its arguments
-        if out is None or run.result is None or out.shape != run.result.shape:
-            return False
-        if not torch.allclose(out, run.result, rtol=1e-4, atol=1e-5 * float(out.abs().max())):
+        if out is None or run.result is None or not same_but_for_rounding(out, run.result):
             return False
         x = out
     return True

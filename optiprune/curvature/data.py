@@ -236,21 +236,22 @@ def _as_batch(i: int, item: Any, device: torch.device) -> Batch:
     return Batch(inputs, targets)
 
 
-def _signature(tree: Tree) -> Any:
+def tree_signature(tree: Tree) -> Any:
+    """Names, shapes without the samples, and dtypes: trees of one signature can be joined."""
     if isinstance(tree, Tensor):
         return (tuple(tree.shape[1:]), tree.dtype)
     if isinstance(tree, Mapping):
-        return tuple((k, _signature(v)) for k, v in tree.items())
+        return tuple((k, tree_signature(v)) for k, v in tree.items())
     if isinstance(tree, (tuple, list)):
-        return tuple(_signature(v) for v in tree)
+        return tuple(tree_signature(v) for v in tree)
     return (type(tree), repr(tree))
 
 
 def _join(batches: list[Batch]) -> list[Batch]:
-    first = (_signature(batches[0].inputs), _signature(batches[0].targets))
+    first = (tree_signature(batches[0].inputs), tree_signature(batches[0].targets))
     leaves = tree_leaves(batches[0].inputs) + tree_leaves(batches[0].targets)
     even = all(t.ndim and t.shape[0] == batches[0].n for t in leaves)
-    same = all((_signature(b.inputs), _signature(b.targets)) == first for b in batches[1:])
+    same = all((tree_signature(b.inputs), tree_signature(b.targets)) == first for b in batches[1:])
     if len(batches) == 1 or not (even and same):
         return batches
 

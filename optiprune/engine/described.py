@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from inspect import getattr_static
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -75,9 +76,7 @@ def _parts(value: Any, depth: int) -> Iterator[str]:
 
 
 def _call_of(value: object) -> FunctionType | None:
-    found = next(
-        (c.__dict__["__call__"] for c in type(value).__mro__ if "__call__" in vars(c)), None
-    )
+    found = getattr_static(type(value), "__call__", None)
     return found if isinstance(found, FunctionType) else None
 
 

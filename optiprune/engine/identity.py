@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from optiprune import __version__
 from optiprune.config import Config
 from optiprune.curvature import CalibrationSet
+from optiprune.curvature.data import tree_leaves, tree_signature
 from optiprune.curvature.inputs import device_of
 from optiprune.masks.hashing import hash_tensor
 from optiprune.solvers import Solver
@@ -47,19 +48,10 @@ def data_hash(data: CalibrationSet) -> str:
     digest = hashlib.sha256()
     for batch in data.batches(4096):
         for tree in (batch.inputs, batch.targets):
-            for name, value in _named(tree):
-                digest.update(f"{name} {hash_tensor(value)} ".encode())
+            digest.update(without_addresses(repr(tree_signature(tree))).encode())
+            for value in tree_leaves(tree):
+                digest.update(hash_tensor(value).encode())
     return digest.hexdigest()
-
-
-def _named(tree: object, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a tree, with where they are in it."""
-    if isinstance(tree, torch.Tensor):
-        yield name, tree
-    elif isinstance(tree, (Mapping, list, tuple)):
-        items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
-        for key, value in items:
-            yield from _named(value, f"{name}/{key}")
 
 
 def state_hash(model: nn.Module) -> str:

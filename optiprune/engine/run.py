@@ -165,7 +165,7 @@ class PruningRun:
                 self.notes,
             )
             self._allocation.prepare()
-        if self.config.tune.epochs and self.config.prune.refit:
+        if self._tunes():
             self.tuner = self._make_tuner()
             self.tuner.loss()  # raises where the data have no targets for it
         elif self.config.tune.epochs not in (0, "auto"):
@@ -182,6 +182,9 @@ class PruningRun:
         unlabelled = self.loss == "auto" and not self.train.has_targets
         if chosen and unlabelled and self.config.prune.objective == "global":
             self.loss = "kl"
+
+    def _tunes(self) -> bool:
+        return bool(self.config.tune.epochs and self.config.prune.refit)
 
     def _make_tuner(self) -> Tuner:
         task, dense = None, self.state.dense_weights()
@@ -225,7 +228,7 @@ class PruningRun:
                     f"the {'held-out' if without[0] else 'calibration'} data do; give both or none"
                 )
         weights, chunk = self.state.dense_weights(), self.config.curvature.chunk
-        whole = allocates(self.config) or bool(self.config.tune.epochs and self.config.prune.refit)
+        whole = allocates(self.config) or self._tunes()
         try_model(self.model, weights, self.layers, self.objective, sets, chunk, whole)
         if decides_layers(self.config):
             forward_order(self.model, self.layers, weights, self.train)  # all of them run

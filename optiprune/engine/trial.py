@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from optiprune.curvature import CalibrationError, CalibrationSet, PrunableLayer
 from optiprune.curvature.capture import RunEndedError, run_with_taps
-from optiprune.curvature.data import Batch, tree_leaves, tree_map
+from optiprune.curvature.data import Batch, tree_leaves, tree_signature
 from optiprune.curvature.runner import run_model, untouched
 
 from .objective import GlobalLoss
@@ -58,10 +57,10 @@ def try_model(
     CalibrationError
         The model or the loss raised, with what and on which shapes; or as `GlobalLoss.value`.
     """
-    tried: set[str] = set()
+    tried: set[object] = set()
     for data in sets:
         for batch in data.batches(chunk):
-            kind = repr(tree_map(partial(torch.empty_like, device="meta"), batch.inputs))
+            kind = (tree_signature(batch.inputs), batch.n)
             with _naming(batch):
                 if objective is not None:
                     objective.value(weights, CalibrationSet([batch]))

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optiprune.curvature.chain import same_but_for_rounding
+
 from .checkpoint import Checkpoint
 from .errors import ModelDirectoryError
 from .experts import LinearExperts, fused_experts
@@ -172,12 +174,11 @@ def _plain_linear(model: nn.Module, conv1d: type[nn.Module]) -> set[str]:
     """Put Linear layers in the place of Conv1D and of classes of a family's own that compute the
     same; names of the weights that are stored transposed."""
     modules: list[tuple[str, Any]] = list(model.named_modules())
-    transposed = [name for name, module in modules if type(module) is conv1d]
-    own = [name for name, module in modules if _multiplies(module)]
-    for name in transposed + own:
+    transposed = {name: old.weight.shape for name, old in modules if type(old) is conv1d}
+    own = {name: old.weight.shape[::-1] for name, old in modules if _multiplies(old)}
+    for name, (inputs, outputs) in {**transposed, **own}.items():
         old: Any = model.get_submodule(name)
         with torch.device("meta"):
-            inputs, outputs = old.weight.shape if name in transposed else old.weight.shape[::-1]
             new = nn.Linear(inputs, outputs, bias=old.bias is not None)
         _replace(model, name, new)
     return {f"{name}.weight" for name in transposed}
@@ -204,8 +205,7 @@ def _multiplies(module: nn.Module) -> bool:
     except Exception:  # whatever a family's own code raises
         return False
     want = nn.functional.linear(x, weights["weight"], weights.get("bias"))
-    scale = float(want.abs().max())
-    return got.shape == want.shape and torch.allclose(got, want, rtol=1e-4, atol=1e-5 * scale)
+    return same_but_for_rounding(got, want)
 
 
 def _plain_experts(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, int]]:
