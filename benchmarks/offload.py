@@ -13,6 +13,9 @@ options and 32 windows of 512 tokens.
   bfloat16; its embeddings are drawn with a falling spectrum, so that the activations are
   correlated. With ``--blocks`` only that many of the blocks are made, and the table says so.
 
+With ``--folder``, what was ended from outside goes on: `optiprune resume` takes an unfinished run
+up, and what its processes took before is added (``spent-PRESET.json``); the table counts them.
+
 Writes benchmarks/results/offload.md from benchmarks/results/offload.json, in which the rows that
 were measured before stay.
 """
@@ -30,6 +33,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -46,7 +50,8 @@ from benchmarks.models.wikipedia import articles
 
 RESULT = Path(__file__).parent / "results" / "offload.json"
 SAMPLES, LENGTH, TEST_WINDOWS = 32, 512, 16
-PRUNE = [sys.executable, "-c", "from optiprune.cli import main; main()", "prune"]
+OPTIPRUNE = [sys.executable, "-c", "from optiprune.cli import main; main()"]
+NOTHING = {"seconds": 0.0, "cpu": 0.0, "peak_mib": 0.0, "sittings": 0}
 LARGE = {
     "vocab_size": 32000,
     "hidden_size": 2048,
@@ -138,22 +143,41 @@ def make_text(path: Path, small: bool) -> None:
 
 def prune(folder: Path, preset: str) -> dict[str, float]:
     """Through the command line; seconds, processor seconds and the peak in MiB."""
-    command = [
-        *PRUNE,
-        *("--model", str(folder / "dense"), "--data", str(folder / "text.jsonl")),
-        *("--out", str(folder / f"pruned-{preset}"), "--sparsity", "0.5", "--preset", preset),
-        *("--samples", str(SAMPLES), "--length", str(LENGTH), "--force"),
-    ]
+    out, spent = folder / f"pruned-{preset}", folder / f"spent-{preset}.json"
+    before = json.loads(spent.read_text()) if spent.exists() else dict(NOTHING)
+    if (out / "unfinished").exists():
+        command = [*OPTIPRUNE, "resume", str(out)]
+    else:
+        before = dict(NOTHING)
+        command = [
+            *(*OPTIPRUNE, "prune", "--model", str(folder / "dense")),
+            *("--data", str(folder / "text.jsonl"), "--out", str(out)),
+            *("--sparsity", "0.5", "--preset", preset),
+            *("--samples", str(SAMPLES), "--length", str(LENGTH), "--force"),
+        ]
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
+    watched, peak, done = psutil.Process(process.pid), 0, 0
+    while not done:
+        time.sleep(5)
+        now, of = watched.cpu_times(), watched.memory_info().rss
+        peak = max(peak, of)
+        spent.write_text(json.dumps(_add(before, began, now.user + now.system, peak / 2**20)))
+        done, status, used = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)
+    whole = _add(before, began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    spent.write_text(json.dumps(whole))
     if process.returncode:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+    return whole
+
+
+def _add(before: dict[str, float], began: float, cpu: float, peak: float) -> dict[str, float]:
     return {
-        "seconds": time.perf_counter() - began,
-        "cpu": used.ru_utime + used.ru_stime,
-        "peak_mib": used.ru_maxrss / 1024,
+        "seconds": before["seconds"] + time.perf_counter() - began,
+        "cpu": before["cpu"] + cpu,
+        "peak_mib": max(before["peak_mib"], peak),
+        "sittings": before["sittings"] + 1,
     }
 
 
@@ -221,6 +245,12 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
         if "text" in r:
             lines += [f"{r['model']}, {r['preset']}: {r['text']!r}", ""]
         lines += [f"{r['model']}, {r['preset']}: {r['machine']}", ""]
+        if r.get("sittings", 1) > 1:
+            lines += [
+                f"{r['model']}, {r['preset']}: in {r['sittings']} processes, of which the last "
+                "went on with `optiprune resume`; seconds and processor seconds are of all.",
+                "",
+            ]
     return "\n".join(lines)
 
 

@@ -225,6 +225,7 @@ def pictures(folder: Path, work: Path, many: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     picture(one, folder / "report-light.png", "light", "body", 1000)
     picture(one, folder / "report-dark.png", "dark", "#run-1-promises", 900)
+    picture(one, folder / "report-paths.png", "light", "#run-1-paths", 640)
     picture(all_, folder / "report-comparison.png", "light", "body", 1250)
     picture(many, folder / "report-300-layers.png", "dark", "#run-1-density", 1000)
     picture(all_, folder / "report-masks.png", "light", "#run-1-masks", 560)

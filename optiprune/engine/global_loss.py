@@ -28,7 +28,7 @@ from .initial import best_per_group
 from .objective import GlobalLoss
 from .records import StepRecord
 from .schedule import pruned_shares
-from .solving import solve_checked
+from .solving import solve_checked, trajectory_of
 from .state import WeightState
 from .steps import NoSteps, StepStore
 
@@ -219,6 +219,7 @@ class GlobalSearch:
             gap=solution.gap,
             solve_s=solution.stats.wall_s,
             wall_s=time.perf_counter() - began,
+            trajectory=trajectory_of(solution, energy),
         )
         arrays = {"batch": torch.from_numpy(batch), "kept": pack(torch.from_numpy(x))}
         after = {"step": record.as_dict(), "ridge": self._ridge, "loss": self._loss}

@@ -22,6 +22,7 @@ from optiprune.config import Config
 from optiprune.curvature.gram import LayerGram
 from optiprune.refit import RefitResult, refit_rows
 from optiprune.solvers import Solver, Stop
+from optiprune.solvers.trajectory import Trajectory, thinned_trajectory
 
 from .damping import sample_rows
 from .largest import largest_on_device
@@ -29,7 +30,7 @@ from .pattern_search import GroupTask
 from .row_blocks import ROUNDING, Judged
 from .row_solving import RowAnswer, SomeRows, Task, solve_rows
 from .row_subset import subset_batch
-from .solving import solve_checked
+from .solving import POINTS, solve_checked, trajectory_of
 
 __all__ = ["LEAST_DAMPING", "JointSearch", "SubsetTask", "within_budgets"]
 
@@ -67,6 +68,7 @@ class SubsetTask:
         start = time.perf_counter()
         H = self.H[row * self.H.shape[0] // self.b.shape[0]]
         now, total, seen = mask.copy(), 0.0, np.zeros_like(mask)
+        path: Trajectory = ()
         answer: RowAnswer | None = None
         for child in seed.spawn(self.rounds):
             batch = subset_batch(H, self.b[row], now, self.size)
@@ -74,6 +76,8 @@ class SubsetTask:
                 break
             solution, change = solve_checked(self.solver, batch.problem, batch.x0, child, self.stop)
             assert solution.x is not None
+            late = path[-1][0] if path else 0.0
+            path += tuple((late + t, total + e) for t, e in trajectory_of(solution, change))
             moved = not np.array_equal(solution.x, batch.x0)
             now[batch.index] = solution.x.astype(bool)
             total += change
@@ -87,6 +91,7 @@ class SubsetTask:
                 status=solution.status,
                 gap=solution.gap,
                 seconds=time.perf_counter() - start,
+                trajectory=thinned_trajectory(path, POINTS),
             )
             if not moved:
                 break

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
+
+from optiprune.solvers.trajectory import Trajectory
 
 from .window_tuning import WindowReport
 
@@ -35,6 +39,8 @@ class RowBlockRecord:
         one is not known
     solve_s : seconds in building and solving, summed over threads
     wall_s : the block's share of the wall-clock time in which its round was solved and judged
+    trajectory : (seconds since the solver began, change) at the incumbents of the row that is
+        promised most; empty where the solver tells none
     """
 
     layer: str
@@ -57,6 +63,13 @@ class RowBlockRecord:
     gap: float | None
     solve_s: float
     wall_s: float
+    trajectory: Trajectory = ()
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> RowBlockRecord:
+        """The record that `asdict` made the table of; JSON may lie between."""
+        points = tuple((t, e) for t, e in table.get("trajectory", ()))
+        return cls(**{**table, "trajectory": points})
 
 
 @dataclass(frozen=True, slots=True)

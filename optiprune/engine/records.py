@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from optiprune.solvers.trajectory import Trajectory
+
 from .reconstruction_result import RowBlockRecord
 
 __all__ = ["StepRecord"]
@@ -35,6 +37,9 @@ class StepRecord:
     solver, status, gap : who solved it and how well; for reconstruction, whose step is a block of
         rows with a problem each, the worst of them
     solve_s, wall_s : seconds in the solver, and in the whole step
+    trajectory : (seconds since the solver began, predicted change) at its incumbents, at most 24 of
+        them, the last among them; of a block of rows those of the row that is promised most; empty
+        where a solver tells none
     """
 
     step: int
@@ -54,6 +59,7 @@ class StepRecord:
     gap: float | None
     solve_s: float
     wall_s: float
+    trajectory: Trajectory = ()
 
     @classmethod
     def of_block(cls, block: RowBlockRecord, step: int, density: float) -> StepRecord:
@@ -76,12 +82,14 @@ class StepRecord:
             gap=block.gap,
             solve_s=block.solve_s,
             wall_s=block.wall_s,
+            trajectory=block.trajectory,
         )
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> StepRecord:
         """The record that `as_dict` made the table of; JSON may lie between."""
-        return cls(**{**table, "layers": tuple(table["layers"])})
+        points = tuple((t, e) for t, e in table.get("trajectory", ()))
+        return cls(**{**table, "layers": tuple(table["layers"]), "trajectory": points})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

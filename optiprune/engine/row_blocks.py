@@ -49,6 +49,7 @@ def row_blocks(
         d, g = judged.differs[rows], judged.good[rows]
         t = judged.train[rows]
         h = None if judged.holdout is None else judged.holdout[rows]
+        most = min(group, key=lambda a: a.predicted, default=None)
         yield RowBlockRecord(
             layer=layer,
             first_row=rows.start,
@@ -70,4 +71,5 @@ def row_blocks(
             gap=largest_gap(group),
             solve_s=float(sum(a.seconds for a in group)),
             wall_s=wall_s * (rows.stop - rows.start) / count,
+            trajectory=() if most is None else most.trajectory,
         )

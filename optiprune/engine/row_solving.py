@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from optiprune.config import BatchOptions
 from optiprune.solvers import Solver, Status, Stop
+from optiprune.solvers.trajectory import Trajectory
 
 from .row_search import flip_costs, row_batch, row_problem
-from .solving import solve_checked
+from .solving import solve_checked, trajectory_of
 
 __all__ = ["RowAnswer", "RowTask", "SomeRows", "Task", "largest_gap", "solve_rows", "worst_status"]
 
@@ -24,7 +25,7 @@ __all__ = ["RowAnswer", "RowTask", "SomeRows", "Task", "largest_gap", "solve_row
 class RowAnswer:
     """A row's proposed mask (cols,), the batch it chose from, and the change of error promised.
 
-    ``status`` and ``gap`` are the solution's.
+    ``status`` and ``gap`` are the solution's, ``trajectory`` holds its incumbents.
     """
 
     row: int
@@ -35,6 +36,7 @@ class RowAnswer:
     status: Status
     gap: float | None
     seconds: float
+    trajectory: Trajectory = ()
 
 
 class Task(Protocol):
@@ -126,6 +128,7 @@ class RowTask:
             status=solution.status,
             gap=solution.gap,
             seconds=spent,
+            trajectory=trajectory_of(solution, predicted),
         )
 
 

@@ -7,8 +7,12 @@ import numpy.typing as npt
 
 from optiprune.problems import MIQP, CardinalityQP
 from optiprune.solvers import Solution, Solver, Stop, check_solution
+from optiprune.solvers.trajectory import Trajectory, thinned_trajectory, verified_trajectory
 
-__all__ = ["solve_checked"]
+__all__ = ["POINTS", "solve_checked", "trajectory_of"]
+
+POINTS = 24
+"""Of a solver's trajectory that a record keeps."""
 
 
 def solve_checked(
@@ -32,3 +36,14 @@ def solve_checked(
     if isinstance(solution, Solution) and solution.stats.stop_reason == "interrupted":
         raise KeyboardInterrupt
     return solution, check_solution(problem, solution)
+
+
+def trajectory_of(solution: Solution, energy: float) -> Trajectory:
+    """The incumbents of a solve that ended in ``energy``, for a record; none if none were told."""
+    try:
+        if not solution.stats.trajectory:
+            return ()
+        points = verified_trajectory(solution.stats.trajectory, energy, solution.stats.wall_s)
+    except (TypeError, ValueError):  # somebody's solver says something else
+        return ()
+    return thinned_trajectory(points, POINTS)

@@ -64,7 +64,7 @@ class StoredLayers:
             mask,
             values,
             LayerErrors(**found.record["errors"]),
-            [RowBlockRecord(**r) for r in found.record["blocks"]],
+            [RowBlockRecord.from_dict(r) for r in found.record["blocks"]],
         )
 
     def put_window(

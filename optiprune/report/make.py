@@ -12,6 +12,7 @@ from .sections.comparison import comparison_sections
 from .sections.layers import density_section, error_section
 from .sections.mask_section import mask_section
 from .sections.passes import allocation_section, tuning_section, window_section
+from .sections.solver_paths import paths_section
 from .sections.solving import solver_section
 from .sections.steps import energy_section, promise_section
 from .sections.summary import summary_section
@@ -40,6 +41,7 @@ def _part(run: RunData, key: str) -> Part:
         error_section(run, f"{key}-errors"),
         promise_section(run, f"{key}-promises"),
         energy_section(run, f"{key}-energies"),
+        paths_section(run, f"{key}-paths"),
         solver_section(run, f"{key}-solvers"),
         allocation_section(run, f"{key}-allocation"),
         window_section(run, f"{key}-windows"),

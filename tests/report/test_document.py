@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from optiprune.masks import MaskSet
 from optiprune.report import make_document, read_run, read_runs
 from optiprune.report.document import Section, Table
 from optiprune.report.sections.passes import allocation_section, window_section
+from optiprune.report.sections.solver_paths import paths_section
 from optiprune.report.sections.solving import solver_section
 from optiprune.report.sections.steps import energy_section, promise_section
 from optiprune.report.sections.summary import error_ratios, summary_section
@@ -63,6 +66,7 @@ def test_the_sections_of_each_kind_of_run(global_run: Path, layer_run: Path) -> 
         "Error per layer",
         "Predicted against actual change",
         "Energies over the steps",
+        "Energies inside the solvers",
         "Solvers",
         "Tuning of the whole model",
         "Masks",
@@ -108,6 +112,47 @@ def test_promises_are_sums_over_the_steps_that_stayed(global_run: Path) -> None:
     assert column(stages, "predicted") == [-6.0]
     assert column(stages, "measured") == [-3.0]
     assert column(stages, "stayed") == [2]
+
+
+def test_incumbents_inside_the_solvers(global_run: Path, layer_run: Path) -> None:
+    for run in (read_run(global_run), read_run(layer_run)):
+        assert any(len(r.trajectory) > 1 for r in run.history)
+        for r in run.history:
+            assert len(r.trajectory) <= 24
+            if run.objective == "global" and r.trajectory:
+                assert r.trajectory[-1][1] == pytest.approx(r.predicted)
+    steps = [
+        replace(STEP, solve_s=2.0, trajectory=((0.1, -1.0), (0.5, -3.98), (2.0, -4.0))),
+        replace(STEP, step=1, trajectory=((0.1, -1.0),)),
+        replace(STEP, step=2, trajectory=((0.1, 0.5), (math.nan, -2.0))),
+        replace(STEP, step=3),
+    ]
+    section = paths_section(run_with(global_run, steps), "p")
+    assert section is not None
+    assert "1 step of 4" in section.paragraphs[0]
+    assert "after 25 % of its time" in section.paragraphs[1]
+    (listed,) = section.tables
+    assert [[cell.value for cell in row] for row in listed.rows] == [
+        [1, "a", 3, -1.0, 0.1, -4.0, 2.0, 0.5]
+    ]
+    (plot,) = section.plots
+    assert len(plot.dots) == 3
+    corners = re.findall(r"[ML]([\d.]+) ([\d.]+)", plot.lines[0].path)
+    assert {(d.x, d.y) for d in plot.dots} <= {(float(x), float(y)) for x, y in corners}
+    assert paths_section(run_with(global_run, steps[1:]), "p") is None
+
+
+def test_many_paths_are_a_selection_and_the_text_says_so(global_run: Path) -> None:
+    path = ((0.1, -1.0), (0.2, -2.0))
+    steps = [replace(STEP, step=i, trajectory=path) for i in range(500)]
+    section = paths_section(run_with(global_run, steps), "p")
+    assert section is not None
+    assert [label.split(",")[0] for label, *_ in section.plots[0].legend] == [
+        f"step {i}" for i in (1, 101, 201, 300, 400, 500)
+    ]
+    assert "6 of 500 steps, at equal distances" in section.plots[0].text
+    assert len(section.tables[0].rows) == 200
+    assert "200 of 500" in section.tables[0].caption
 
 
 def test_solver_statistics_count_what_is_known(global_run: Path) -> None:

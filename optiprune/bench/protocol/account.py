@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from optiprune.bench.instances.instance import hex_of
 from optiprune.problems import Problem
 from optiprune.solvers import Solution, Status, check_solution
+from optiprune.solvers.trajectory import Trajectory, thinned_trajectory, verified_trajectory
 
 __all__ = ["KEPT_POINTS", "Account"]
 
@@ -61,11 +61,12 @@ class Account:
         stats, status = solution.stats, Status(solution.status)
         moves, reason, message = int(stats.moves), _text(stats.stop_reason), _text(stats.message)
         bound = -math.inf if solution.bound is None else float(solution.bound)
-        energy, x, points = math.inf, None, []
+        energy, x = math.inf, None
+        points: Trajectory = ()
         if status.has_solution:
             energy = float(check_solution(problem, solution))
             x = hex_of(np.asarray(solution.x))
-            points = _incumbents(stats.trajectory, energy, wall)
+            points = verified_trajectory(stats.trajectory, energy, wall)
         # CPU time may be above the wall-clock time, with threads, or below it on a busy machine
         rate = min(cpu / wall, 1e3) if wall > 0 else 1.0
         for t, e in points:
@@ -93,39 +94,10 @@ class Account:
             "moves": self.moves,
             "stop_reason": self.stop_reason,
             "message": _text(message)[:2000],
-            "trajectory": _thinned(self.trajectory),
+            "trajectory": [list(p) for p in thinned_trajectory(self.trajectory, KEPT_POINTS)],
         }
 
 
 def _text(value: Any) -> str:
     """As text that every file can hold: without halves of surrogate pairs."""
     return "" if value is None else str(value).encode(errors="replace").decode()
-
-
-def _incumbents(
-    told: Iterable[tuple[float, float]], energy: float, wall: float
-) -> list[tuple[float, float]]:
-    """A solver's trajectory that ends in the energy that was recomputed.
-
-    What a solver tells of its way is believed only above that energy, and only if its times are
-    those of a clock that began with the solve; an incumbent at 0 is none. The answer has the time
-    of the last incumbent if that has its energy (within the rounding of float32), else the end.
-    """
-    points = [(float(t), float(e)) for t, e in told]
-    times = [t for t, _ in points]
-    if not all(map(math.isfinite, times)) or times != sorted(times) or (times and times[0] < 0):
-        points = []
-    points = [(min(t, wall), e) for t, e in points if t > 0 and math.isfinite(e)]
-    near = 1e-5 * abs(energy)
-    at = points[-1][0] if points and abs(points[-1][1] - energy) <= near else wall
-    return [(t, e) for t, e in points if t < at and e > energy] + [(at, energy)]
-
-
-def _thinned(trajectory: list[tuple[float, float]]) -> list[list[float]]:
-    points = trajectory
-    if len(points) > KEPT_POINTS:
-        # dense at the end, where targets are met
-        half = KEPT_POINTS // 2
-        early = np.unique(np.linspace(0, len(points) - half - 1, half).astype(int))
-        points = [points[i] for i in early] + points[-half:]
-    return [[round(t, 7), e] for t, e in points]

@@ -11,7 +11,7 @@ from .scale import Scale
 __all__ = ["Dot", "Line", "Plot", "PlotArea", "Rect"]
 
 WIDTH, HEIGHT = 760, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 12, 12, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 20, 12, 48
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,7 @@ def energy_section(run: RunData, key: str) -> Section | None:
         over = "all rows that the solver changed, those that were undone included"
     paragraphs = (
         "An energy is the change of the error that the quadratic model predicts; 0 is no change. "
-        f"The sums run over {over}. A run keeps each step's energy in the end, not what it was "
-        "while the solver was at work.",
+        f"The sums run over {over}.",
     )
     stages = _stages_table(run)
     return Section(key, "Energies over the steps", paragraphs, plots=tuple(plots), tables=stages)
