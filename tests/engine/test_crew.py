@@ -118,7 +118,9 @@ def assert_same(got: Any, want: Any) -> None:
 
 
 def _untimed(record: Any) -> dict[str, Any]:
-    return {k: v for k, v in asdict(record).items() if not k.endswith("_s")}
+    """As plain values, and of a trajectory the energies alone."""
+    table = {k: v for k, v in asdict(record).items() if not k.endswith("_s")}
+    return table | {"trajectory": [e for _, e in table.get("trajectory", ())]}
 
 
 @pytest.fixture

@@ -118,7 +118,9 @@ def run(case: str, steps: Any = None, **more: Any) -> Any:
 
 
 def untimed(history: Any) -> list[dict[str, Any]]:
-    return [{k: v for k, v in r.as_dict().items() if k[-2:] != "_s"} for r in history]
+    """As plain values, and of a trajectory the energies alone."""
+    plain = [{k: v for k, v in r.as_dict().items() if k[-2:] != "_s"} for r in history]
+    return [table | {"trajectory": [e for _, e in table["trajectory"]]} for table in plain]
 
 
 def without_seconds(notes: tuple[str, ...]) -> list[str]:
