@@ -26,7 +26,13 @@ from optiprune.curvature.stages import Window
 
 from .masked_adam import MaskedAdam
 
-__all__ = ["WindowReport", "relative_error", "tune_window"]
+__all__ = ["WindowReport", "relative_error", "tune_window", "tuning_bytes"]
+
+
+# leaves, gradients, two moments, and the best so far
+_WEIGHTS = 5
+# what a step holds, in units of the outputs of the layers: 5 to 7 on blocks of Llama
+_OUTPUTS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,12 @@ def relative_error(output: Tensor, target: Tensor) -> Tensor:
     square = target.square().sum(-1)
     floor = 1e-6 * square.mean() + torch.finfo(square.dtype).tiny
     return ((output - target).square().sum(-1) / (square + floor)).flatten()
+
+
+def tuning_bytes(weights: int, outputs: int) -> int:
+    """What the tuning of a block holds beyond its windows, for ``weights`` bytes of its layers and
+    ``outputs`` bytes of what they compute in a step."""
+    return _WEIGHTS * weights + _OUTPUTS * outputs
 
 
 def tune_window(

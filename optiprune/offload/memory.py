@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from optiprune.config import Config
+from optiprune.engine.window_tuning import tuning_bytes
 
 from .skeleton import Skeleton
 
@@ -56,12 +57,27 @@ def held_bytes(
     moments = (3 if both else 1) * sets
     if not both:  # of all layers of a block, as far as they fit together
         moments += sets
-    held["the largest layer"] = (moments + _SEARCH) * square
+    layer = (moments + _SEARCH) * square
+    tuning = 0
+    if config.window.epochs and config.prune.refit and both:
+        most = max(sum(s[0] for s in of) for of in _by_block(skeleton, layers))
+        samples = max(config.window.batch, config.curvature.chunk)
+        positions = min(tokens, samples * length)
+        tuning = tuning_bytes(_FLOAT32 * max(blocks), _FLOAT32 * positions * most)
+    held["the largest layer" if layer >= tuning else "tuning of a block"] = max(layer, tuning)
     # the weights outside of the blocks are gone by the time the first block is decided
     before = _FLOAT32 * _numel(skeleton, skeleton.outside()) - sum(held.values())
     if before > 0:
         held["weights outside of the blocks"] = before
     return held
+
+
+def _by_block(
+    skeleton: Skeleton, layers: Mapping[str, tuple[int, int]]
+) -> Iterator[list[tuple[int, int]]]:
+    """Shapes of the layers of every block."""
+    for block in skeleton.blocks:
+        yield [shape for name, shape in layers.items() if name.startswith(f"{block}.")]
 
 
 def _inputs(skeleton: Skeleton, layers: Mapping[str, tuple[int, int]], block: str) -> int:

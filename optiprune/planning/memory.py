@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from optiprune.curvature import PrunableLayer
@@ -11,6 +13,7 @@ from optiprune.curvature.runner import untouched
 from optiprune.engine.damping import fold_count
 from optiprune.engine.layer_decision import decides_layers
 from optiprune.engine.run import PruningRun
+from optiprune.engine.window_tuning import tuning_bytes
 
 __all__ = ["gram_bytes", "memory_of"]
 
@@ -37,10 +40,11 @@ def memory_of(run: PruningRun) -> dict[str, int]:
         held["per-sample inputs and gradients"] = few * sample
         held["gradients of batches"] = 8 * few * min(config.batches.size, run.state.n)
         held["one pass"] = min(most, config.curvature.chunk) * sample
-    layers = tuning = 0
+    layers = tuning = windows = 0
     if decides_layers(config):
         # dense and pruned form of what runs through the model, where it is kept
-        held["activations between blocks"] = 2 * _between_bytes(run)
+        between, windows = _chain_bytes(run, positions)
+        held["activations between blocks"] = 2 * between
         layers = max(_layer_bytes(run, x, positions[x.name]) for x in run.layers)
         executor = config.executor
         if executor.kind != "local" and config.prune.objective == "reconstruction":
@@ -52,8 +56,9 @@ def memory_of(run: PruningRun) -> dict[str, int]:
         # leaves, gradients, two moments, the best so far, and a step's activations
         batch = int(run.tuner.options.batch)
         tuning = 5 * weights + min(batch, run.tuner.chunk) * sample
-    held["the largest layer" if layers >= tuning else "tuning"] = max(layers, tuning)
-    return held
+    moments = {"the largest layer": layers, "tuning of a block": windows, "tuning": tuning}
+    worst = max(moments, key=lambda name: moments[name])
+    return held | {worst: moments[worst]}
 
 
 def gram_bytes(run: PruningRun, layer: PrunableLayer) -> int:
@@ -78,15 +83,24 @@ def _layer_bytes(run: PruningRun, layer: PrunableLayer, positions: float) -> int
     return gram_bytes(run, layer) + scratch + inputs
 
 
-def _between_bytes(run: PruningRun) -> int:
-    """What the blocks of a chain hand on, for all samples; 0 without a chain."""
-    dense = run.state.dense_weights()
+def _chain_bytes(run: PruningRun, positions: Mapping[str, float]) -> tuple[int, int]:
+    """What the blocks of a chain hand on, for all samples, and the tuning of one of them; 0 and 0
+    without a chain."""
+    dense, config = run.state.dense_weights(), run.config
     order = forward_order(run.model, run.layers, dense, run.train)
     one = next(iter(run.train.batches(1))).inputs
     with torch.no_grad(), untouched(run.model):
         chains = find_chains(run.model, order, dense, one)
         if not chains:
-            return 0
+            return 0, 0
         x = chains[0].first_call(run.model, dense, one).x
     samples = run.train.n + (0 if run.holdout is None else run.holdout.n)
-    return x.numel() * x.element_size() * samples
+    between, tuning = x.numel() * x.element_size() * samples, 0
+    if config.window.epochs and config.prune.refit and config.curvature.inputs == "pruned":
+        step = min(samples, max(config.window.batch, config.curvature.chunk))
+        for block in (block for chain in chains for block in chain.blocks):
+            of = [(dense[x.parameter], positions[x.name] * x.rows) for x in block.layers]
+            weights = sum(w.numel() * w.element_size() for w, _ in of)
+            outputs = step * sum(outputs * w.element_size() for w, outputs in of)
+            tuning = max(tuning, tuning_bytes(weights, int(outputs)))
+    return between, tuning

@@ -250,6 +250,9 @@ def test_a_run_that_would_not_fit_is_refused_with_the_numbers(
     monkeypatch.setattr("optiprune.offload.api.available_bytes", lambda device: 1 << 16)
     with pytest.raises(TooLargeError, match=r"GiB are available"):
         pruned(source, windows)
+    tuned = {"window": {"epochs": 1, "batch": 4096}, "curvature": {"chunk": 1}}
+    with pytest.raises(TooLargeError, match="most of it is for tuning of a block"):
+        pruned(source, windows, config=tuned)
     assert not source.with_name("llama-dense-pruned").exists()
 
 

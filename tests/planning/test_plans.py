@@ -108,6 +108,27 @@ def test_moments_are_counted() -> None:
     assert by_name["2"].gram == 3 * 3 * 8 * 9**2 * 8
 
 
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 24), nn.Linear(24, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.second(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_the_tuning_of_a_block_is_counted(epochs: int) -> None:
+    model = nn.Sequential(*(Residual() for _ in range(3))).eval()
+    window = {"epochs": epochs, "batch": 1500}
+    prune = {"objective": "reconstruction"}
+    config = {"threads": 1, "curvature": {"chunk": 8}, "window": window, "prune": prune}
+    found = plan_masks(model, [torch.randn(2000, 12)], config=config, sparsity=0.5)
+    # leaves, gradients, two moments, the best so far; 7 times the outputs of 1500 samples; float32
+    tuning = 5 * 4 * 2 * 12 * 24 + 7 * 4 * 1500 * (24 + 12)
+    assert found.memory.get("tuning of a block") == (tuning if epochs else None)
+
+
 def test_too_large_a_run_is_refused_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate_module, "available_bytes", lambda device: 2**20)
     found = plan(objective="reconstruction")
