@@ -1,8 +1,8 @@
 """Layers side by side: one worker against two, on Ray and in processes.
 
-    python -m benchmarks.workers [--repeats 3] [--blocks 2]
+    python -m benchmarks.workers [--repeats 3] [--blocks 6]
 
-The layers of two small transformer blocks are decided by one worker and by two, in turn, one thread
+The layers of small transformer blocks are decided by one worker and by two, in turn, one thread
 each; Gram matrices are made beforehand, workers are begun and warm. Masks and values are compared
 with those that this process decides. On a machine that others use, too, the wall-clock time says
 what was left over; so beside it stand the CPU time of the workers, the time that the last of them
@@ -188,7 +188,7 @@ def row(kind: str, runs: dict[int, list[Measured]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--blocks", type=int, default=2)
+    parser.add_argument("--blocks", type=int, default=6)
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
