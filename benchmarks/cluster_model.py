@@ -68,8 +68,8 @@ STAGES = (((0, 1, 2), 0), ((3,), 3), ((4, 5), 4), ((6,), 6))
 
 
 def features(rows: int, cols: int, batched: int) -> list[float]:
-    """What a decision's seconds are made of: eigenvalues and factors, products, row batches."""
-    return [1.0, cols**3, rows * cols**2, batched, batched * cols**2]
+    """What a decision's seconds are made of: leading directions, factors, products, row batches."""
+    return [1.0, cols**2, cols**3, rows * cols**2, batched, batched * cols**2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +272,7 @@ def _text(points: dict[str, Any], costs: Costs) -> str:
             f"{said}.\n\n| model | inputs | {head} | 256 against 1 |\n|---|---|{rule}|---:|\n"
             f"{_times(costs, faster)}"
         )
+    widest = max(p["cols"] for p in [*points["fitted"], *points["checked"]])
     decision = ", ".join(f"{c:.2g}" for c in costs.decision)
     block = [costs.decide(p["rows"], p["cols"], p["batched"]) for p in points["block"]]
     two = _played([(0.0, block)], 1) / _played([(0.0, block)], 2)
@@ -285,7 +286,8 @@ Load while it was measured: {points["load"]:.1f}; CPU seconds, so that others' w
 
 ## The model against what was measured
 
-CPU seconds of one thread. A decision takes c . (1, cols^3, rows cols^2, batched, batched cols^2)
+CPU seconds of one thread. A decision takes c . (1, cols^2, cols^3, rows cols^2, batched,
+batched cols^2)
 with c = ({decision}). A multiply-add of the moments takes {costs.moment:.2g} s,
 of a forward pass {costs.product:.2g} s; a Ray task {1e3 * costs.task:.1f} ms; a byte
 {costs.put:.2g} s into the store, and {costs.fetch:.2g} s to another machine (the slower of what was
@@ -310,7 +312,7 @@ pass. Handing out is what stays in one process: forward passes, moments, the obj
 
 ## Time by the number of workers
 
-Extrapolated: the widest layer that was measured has 1536 inputs, the widest below 53248.
+Extrapolated: the widest layer that was measured has {widest} inputs, the widest below 53248.
 
 {(chr(10) * 2).join(tables)}
 """

@@ -32,7 +32,9 @@ from optiprune.executors import Shared, Task, open_executor
 
 RESULT = Path(__file__).parent / "results" / "cluster_points.json"
 FITTED = [(128, 256), (512, 256), (256, 512), (128, 768), (512, 512), (768, 384), (384, 896)]
+FITTED += [(256, 1536), (256, 2048)]
 CHECKED = [(576, 576), (1536, 576), (192, 1024), (1024, 1024), (576, 1536)]
+CHECKED += [(512, 2048), (256, 3072)]
 SHARES = (0.004, 0.06)
 
 
