@@ -38,7 +38,7 @@ RANKS = {"lenet-300-100": (2, 8), "cnn-32-64-fc128": (8,)}
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--models", nargs="+", choices=list(RANKS), default=["lenet-300-100"])
+    parser.add_argument("--models", nargs="+", choices=list(RANKS), default=list(RANKS))
     parser.add_argument("--density", type=float, default=0.05)
     options = parser.parse_args()
     torch.set_num_threads(1)

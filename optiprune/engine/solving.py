@@ -44,6 +44,6 @@ def trajectory_of(solution: Solution, energy: float) -> Trajectory:
         if not solution.stats.trajectory:
             return ()
         points = verified_trajectory(solution.stats.trajectory, energy, solution.stats.wall_s)
-    except (TypeError, ValueError):  # somebody's solver says something else
+    except (TypeError, ValueError, OverflowError):  # somebody's solver says something else
         return ()
     return thinned_trajectory(points, POINTS)

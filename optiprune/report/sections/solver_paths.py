@@ -14,6 +14,8 @@ from optiprune.report.document import Section, Table, cells, table
 from optiprune.report.numbers import change, count, duration, percent, whole
 from optiprune.report.run_data import RunData
 
+from .steps import evenly, where
+
 __all__ = ["paths_section"]
 
 _DRAWN, _LISTED = 6, 200
@@ -33,8 +35,10 @@ def paths_section(run: RunData, key: str) -> Section | None:
         f"the error that the quadratic model predicts for it{whose}. "
         f"{whole(len(told), 'step')} of {len(run.history):,} had more than one.",
     ]
-    if run.objective == "global":  # elsewhere a step's seconds are those of many problems
-        share = median(min(1.0, _near(r) / r.solve_s) for r in told if r.solve_s > 0)
+    # of a block of rows the seconds are those of many problems
+    timed = [r for r in told if r.solve_s > 0] if run.objective == "global" else []
+    if timed:
+        share = median(min(1.0, _near(r) / r.solve_s) for r in timed)
         paragraphs.append(
             f"The median solver had {percent(_NEAR, 0).text} of the change that it ended with "
             f"after {percent(share, 0).text} of its time."
@@ -43,8 +47,8 @@ def paths_section(run: RunData, key: str) -> Section | None:
         key,
         "Energies inside the solvers",
         tuple(paragraphs),
-        plots=(_plot(_spread(told, _DRAWN), len(told)),),
-        tables=(_table(_spread(told, _LISTED), len(told)),),
+        plots=(_plot(evenly(told, _DRAWN), len(told)),),
+        tables=(_table(evenly(told, _LISTED), len(told)),),
     )
 
 
@@ -57,7 +61,7 @@ def _plot(steps: Sequence[StepRecord], of: int) -> Plot:
         for (x, y), (t, e) in zip(points[series], r.trajectory, strict=True):
             tip = f"step {r.step + 1}: {change(e).text} after {duration(t).text}"
             area.dot(x, y, series, tip)
-        area.legend.append((f"step {r.step + 1}, {_layer(r)}", series, "dot"))
+        area.legend.append((f"step {r.step + 1}, {where(r)}", series, "dot"))
     text = f"{len(steps):,} of {of:,} steps" + (", at equal distances" if len(steps) < of else "")
     text += ". 100 % is the change that the solver ended with."
     title = "Energy while the solver was at work"
@@ -73,7 +77,7 @@ def _table(steps: Sequence[StepRecord], of: int) -> Table:
     rows = [
         cells(
             r.step + 1,
-            _layer(r),
+            where(r),
             count(len(r.trajectory)),
             change(r.trajectory[0][1]),
             duration(r.trajectory[0][0]),
@@ -91,10 +95,6 @@ def _falls(points: Points) -> bool:
     return len(points) > 1 and numbers and points[-1][1] < 0
 
 
-def _layer(r: StepRecord) -> str:
-    return r.layers[0] if len(r.layers) == 1 else f"{len(r.layers)} layers"
-
-
 def _near(r: StepRecord) -> float:
     """Seconds until an incumbent had nearly the last one's energy, which is below 0."""
     last = r.trajectory[-1][1]
@@ -107,11 +107,3 @@ def _stairs(points: Points) -> Points:
     for (_, before), (t, now) in pairwise(points):
         out += [(t, before), (t, now)]
     return out
-
-
-def _spread(steps: Sequence[StepRecord], most: int) -> Sequence[StepRecord]:
-    """At most so many, at equal distances, the first and the last among them."""
-    if len(steps) <= most:
-        return steps
-    last = len(steps) - 1
-    return [steps[round(i * last / (most - 1))] for i in range(most)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 from optiprune.engine.records import StepRecord
 from optiprune.report.charts.plot import Plot, PlotArea
@@ -13,9 +14,11 @@ from optiprune.report.document import Section, Table, cells, table
 from optiprune.report.numbers import change, count, duration, number, percent, whole
 from optiprune.report.run_data import RunData
 
-__all__ = ["energy_section", "promise_section", "running_sums"]
+__all__ = ["energy_section", "evenly", "promise_section", "running_sums", "where"]
 
 _MOST_DOTS, _MOST_ROWS = 1500, 200
+
+T = TypeVar("T")
 
 
 def promise_section(run: RunData, key: str) -> Section | None:
@@ -42,7 +45,7 @@ def promise_section(run: RunData, key: str) -> Section | None:
 
 
 def _scatter(steps: Sequence[StepRecord]) -> Plot:
-    shown = _thinned(steps)
+    shown = evenly(steps, _MOST_DOTS)
     pairs = [(r.predicted, r.actual or 0.0, r) for r in shown]
     sizes = sorted(abs(v) for p, a, _ in pairs for v in (p, a) if v and math.isfinite(v))
     near = 10.0 ** math.floor(math.log10(sizes[len(sizes) // 10])) if sizes else 1.0
@@ -103,7 +106,7 @@ def running_sums(run: RunData) -> tuple[list[float], list[float]]:
 def _loss(points: Sequence[tuple[float, float | None]]) -> Plot:
     pairs = [(x, math.nan if y is None else y) for x, y in points]
     area = PlotArea(_step_axis(pairs[-1][0]), Scale.linear([y for _, y in pairs]))
-    area.line(_thinned(pairs), 0)
+    area.line(evenly(pairs, _MOST_DOTS), 0)
     area.legend.append(("held-out loss", 0, "line"))
     text = f"From {number(pairs[0][1]).text} after the first step to {number(pairs[-1][1]).text} "
     text += f"after the last of {len(pairs):,}."
@@ -117,7 +120,7 @@ def _sums(steps: Sequence[StepRecord], predicted: list[float], actual: list[floa
     lines = (("predicted", predicted, 1, True), ("measured", actual, 0, False))
     for label, sums, series, dashed in lines if measured else lines[:1]:
         points = [(0.0, 0.0), *((i + 1.0, v) for i, v in enumerate(sums))]
-        area.line(_thinned(points), series, dashed=dashed)
+        area.line(evenly(points, _MOST_DOTS), series, dashed=dashed)
         area.legend.append((label, series, "dashed" if dashed else "line"))
     text = (
         f"After {len(steps):,} steps the predicted changes add up to {change(predicted[-1]).text}"
@@ -137,7 +140,7 @@ def _steps_table(steps: Sequence[StepRecord]) -> Table:
         cells(
             r.step + 1,
             r.stage + 1,
-            r.layers[0] if len(r.layers) == 1 else f"{len(r.layers)} layers",
+            where(r),
             count(r.size),
             count(r.changed),
             change(r.predicted),
@@ -185,9 +188,14 @@ def _step_axis(last: float) -> Scale:
     return Scale(0.0, last, ticks)
 
 
-def _thinned(items: Sequence) -> Sequence:
-    """At most so many, at equal distances, the last among them."""
-    if len(items) <= _MOST_DOTS:
+def where(r: StepRecord) -> str:
+    """The layer of a step, or how many it has."""
+    return r.layers[0] if len(r.layers) == 1 else f"{len(r.layers)} layers"
+
+
+def evenly(items: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many, at equal distances, the first and the last among them."""
+    if len(items) <= most:
         return items
     last = len(items) - 1
-    return [items[round(i * last / (_MOST_DOTS - 1))] for i in range(_MOST_DOTS)]
+    return [items[round(i * last / (most - 1))] for i in range(most)]
