@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from optiprune.preconditioner import Preconditioner, leading, precondition
+from optiprune.preconditioner import Pairs, Preconditioner, leading, pairs_of, precondition
 
 __all__ = ["TOLERANCE", "solve_supports"]
 
@@ -63,22 +63,22 @@ def solve_supports(
     # the cores of the rows then cost about as much as one step does
     rank = math.isqrt(2 * len(H))
     U = leading(H, rank) if len(b) >= rank else H.new_zeros((len(H), 0), dtype=torch.float32)
-    few = H.float()
+    few, pairs = H.float(), pairs_of(U)
     together = len(b) if H.device.type != "cpu" else max(_FEWEST, _CACHED // len(H))
     parts = zip(*(t.split(max(1, together)) for t in (b, v, c, mask, ridge, start)), strict=True)
-    solved = [_solve_part(H, few, U, tolerance, part) for part in parts]
+    solved = [_solve_part(H, few, U, pairs, tolerance, part) for part in parts]
     x, good, error = (torch.cat(found) for found in zip(*solved, strict=True))
     return x, good, error
 
 
 def _solve_part(
-    H: Tensor, few: Tensor, U: Tensor, tolerance: float, part: tuple[Tensor, ...]
+    H: Tensor, few: Tensor, U: Tensor, pairs: Pairs, tolerance: float, part: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`solve_supports` of the rows of ``part``; ``few``: H in float32, ``U``: its leading
-    directions."""
+    directions, ``pairs``: of them."""
     b, v, c, mask, ridge, start = part
     on = mask.to(torch.float64)
-    inverse = precondition(H.diagonal(), ridge, U, mask)
+    inverse = precondition(H.diagonal(), ridge, U, pairs, mask)
     damping, kept = ridge.float(), on.float()
     dead = (H.diagonal() == 0) & (ridge[:, None] > 0)
     x, v = torch.where(dead, v, start) * on, v * on

@@ -14,12 +14,13 @@ of the identity, and supports.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Preconditioner", "leading", "precondition"]
+__all__ = ["Pairs", "Preconditioner", "leading", "pairs_of", "precondition"]
 
 # of the diagonal: what is left of it counts as so much at least, so that float32 resolves the rest
 _FLOOR = 1e-2
@@ -27,6 +28,9 @@ _FLOOR = 1e-2
 _RANK = 1e-6
 # pairs of directions at once
 _PAIRS = 2048
+
+Pairs = Sequence[tuple[Tensor, Tensor, Tensor]]
+"""(first, second, products (cols, count) float32) of pairs of directions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,14 +81,26 @@ def leading(H: Tensor, rank: int) -> Tensor:
     return (U * scale[:, None]).float()
 
 
-def precondition(diagonal: Tensor, ridge: Tensor, U: Tensor, mask: Tensor) -> Preconditioner:
+def pairs_of(U: Tensor) -> Pairs:
+    """Products of every two columns of U, each pair once: for `precondition` of many rows in turn.
+
+    They take as much memory as half of the elements of (cols, rank, rank) float32.
+    """
+    pairs = torch.triu_indices(U.shape[1], U.shape[1], device=U.device)
+    return [(i, j, U[:, i] * U[:, j]) for i, j in pairs.split(_PAIRS, dim=1)]
+
+
+def precondition(
+    diagonal: Tensor, ridge: Tensor, U: Tensor, pairs: Pairs, mask: Tensor
+) -> Preconditioner:
     """Of the rows of ``mask``.
 
     Parameters
     ----------
     diagonal : (cols,) of H
     ridge : (rows,), >= 0, that is added to it
-    U : (cols, rank) float32, as of `leading`; of rank 0 the diagonal is all
+    U, pairs : (cols, rank) float32, as of `leading`, and `pairs_of` it; of rank 0 the diagonal is
+        all
     mask : (rows, cols) bool, the supports
     """
     left = torch.maximum(diagonal - U.double().square().sum(1), _FLOOR * diagonal)
@@ -93,9 +109,8 @@ def precondition(diagonal: Tensor, ridge: Tensor, U: Tensor, mask: Tensor) -> Pr
     rank = U.shape[1]
     core = U.new_zeros((len(mask), rank, rank))
     if rank:
-        pairs = torch.triu_indices(rank, rank, device=U.device)
-        for i, j in pairs.split(_PAIRS, dim=1):
-            core[:, i, j] = core[:, j, i] = inverse @ (U[:, i] * U[:, j])
+        for i, j, product in pairs:
+            core[:, i, j] = core[:, j, i] = inverse @ product
         core.diagonal(dim1=1, dim2=2).add_(1.0)
         factor, info = torch.linalg.cholesky_ex(core)
         core = torch.cholesky_inverse(factor)

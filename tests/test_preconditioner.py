@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from optiprune import conjugate_gradients, preconditioner
 from optiprune.conjugate_gradients import solve_supports
-from optiprune.preconditioner import Preconditioner, leading, precondition
+from optiprune.preconditioner import Preconditioner, leading, pairs_of, precondition
 
 
 def rand(*shape, seed=0):
@@ -54,7 +54,7 @@ def test_the_inverse_is_that_of_the_dense_matrix_on_the_support(monkeypatch, pai
     mask = rand(5, 60, seed=3) > 0
     mask[4] = False
     ridge = torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
-    apply = precondition(H.diagonal(), ridge, U, mask)
+    apply = precondition(H.diagonal(), ridge, U, pairs_of(U), mask)
     r = torch.where(mask, rand(5, 60, seed=4), 0.0)
     got = apply(r.float())
     for i in range(5):
@@ -75,14 +75,16 @@ def test_zeros_dead_inputs_and_low_ranks_pass(ridge):
     mask = torch.ones(4, 30, dtype=torch.bool)
     ridges = torch.full((4,), ridge, dtype=torch.float64)
     r = torch.ones(4, 30)
-    assert bool(torch.isfinite(precondition(H.diagonal(), ridges, leading(H, 6), mask)(r)).all())
+    U = leading(H, 6)
+    apply = precondition(H.diagonal(), ridges, U, pairs_of(U), mask)
+    assert bool(torch.isfinite(apply(r)).all())
     x = rand(3, 30)
     H = x.T @ x  # rank 3: the sketch is cut there
     H[:, 5], H[5] = 0.0, 0.0
     U = leading(H, 6)
     assert U.shape == (30, 3)
     assert not bool(U[5].any())
-    assert bool(torch.isfinite(precondition(H.diagonal(), ridges, U, mask)(r)).all())
+    assert bool(torch.isfinite(precondition(H.diagonal(), ridges, U, pairs_of(U), mask)(r)).all())
 
 
 def test_conjugate_gradients_take_fewer_steps(monkeypatch):

@@ -117,15 +117,15 @@ class LayerDecision:
         block = block_of(self.layer, self.config)
         if block is not None:
             blocks = self._blocks(gram, block, damping)
-            self.mask, refit_s = blocks.mask, blocks.refit_s
+            self.mask, energy, refit_s = blocks.mask, blocks.energy, blocks.refit_s
             fit = blocks.fit if refit else None
         elif refit:
             joint = self._joint(gram, damping)
-            self.mask, fit, refit_s = joint.mask, joint.fit, joint.refit_s
+            self.mask, energy, fit, refit_s = joint.mask, joint.energy, joint.fit, joint.refit_s
         else:
             self._search(gram)
+            energy = gram.target_energy(w)
         search_s = time.perf_counter() - start - refit_s
-        energy = gram.target_energy(w)
         fitted = self._fitted(gram, fit, energy)
         before = torch.where(first, w, 0.0)
         errors = LayerErrors(
