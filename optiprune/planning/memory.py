@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -40,11 +41,12 @@ def memory_of(run: PruningRun) -> dict[str, int]:
         held["per-sample inputs and gradients"] = few * sample
         held["gradients of batches"] = 8 * few * min(config.batches.size, run.state.n)
         held["one pass"] = min(most, config.curvature.chunk) * sample
-    layers = tuning = windows = 0
+    layers = tuning = 0
+    chain = _ChainBytes()
     if decides_layers(config):
-        # dense and pruned form of what runs through the model, where it is kept
-        between, windows = _chain_bytes(run, positions)
-        held["activations between blocks"] = 2 * between
+        chain = _chain_bytes(run, positions)
+        held["activations between blocks"] = chain.between
+        held["inputs of a block's layers"] = chain.inputs
         layers = max(_layer_bytes(run, x, positions[x.name]) for x in run.layers)
         executor = config.executor
         if executor.kind != "local" and config.prune.objective == "reconstruction":
@@ -56,7 +58,7 @@ def memory_of(run: PruningRun) -> dict[str, int]:
         # leaves, gradients, two moments, the best so far, and a step's activations
         batch = int(run.tuner.options.batch)
         tuning = 5 * weights + min(batch, run.tuner.chunk) * sample
-    moments = {"the largest layer": layers, "tuning of a block": windows, "tuning": tuning}
+    moments = {"the largest layer": layers, "tuning of a block": chain.tuning, "tuning": tuning}
     worst = max(moments, key=lambda name: moments[name])
     return held | {worst: moments[worst]}
 
@@ -76,31 +78,61 @@ def _layer_bytes(run: PruningRun, layer: PrunableLayer, positions: float) -> int
     chunk: as they are, and pieces of them unfolded."""
     square = layer.groups * layer.cols**2 * _FLOAT64
     chunk = min(run.config.curvature.chunk, run.train.n)
-    kernel = layer.cols // layer.shape[1]
     unfolded = int(chunk * positions * layer.groups * layer.cols) * _FLOAT64
-    inputs = unfolded // kernel + 3 * min(_PIECE, unfolded)  # as they are in two forms, and pieces
+    inputs = unfolded // _kernel(layer) + 3 * min(
+        _PIECE, unfolded
+    )  # as they are in two forms, and pieces
     scratch = (_forms(run) + _SEARCH) * square + 6 * layer.numel * _FLOAT64
     return gram_bytes(run, layer) + scratch + inputs
 
 
-def _chain_bytes(run: PruningRun, positions: Mapping[str, float]) -> tuple[int, int]:
-    """What the blocks of a chain hand on, for all samples, and the tuning of one of them; 0 and 0
-    without a chain."""
+@dataclass(frozen=True, slots=True)
+class _ChainBytes:
+    """Of a model whose blocks follow each other: all 0 without such a chain.
+
+    Attributes
+    ----------
+    between : what runs between two blocks, for all samples: in both forms where both are needed,
+        and once more while it goes on
+    inputs : of the layers of a block in the dense form, kept until they are decided
+    tuning : of a block
+    """
+
+    between: int = 0
+    inputs: int = 0
+    tuning: int = 0
+
+
+def _chain_bytes(run: PruningRun, positions: Mapping[str, float]) -> _ChainBytes:
     dense, config = run.state.dense_weights(), run.config
     order = forward_order(run.model, run.layers, dense, run.train)
     one = next(iter(run.train.batches(1))).inputs
     with torch.no_grad(), untouched(run.model):
         chains = find_chains(run.model, order, dense, one)
         if not chains:
-            return 0, 0
+            return _ChainBytes()
         x = chains[0].first_call(run.model, dense, one).x
     samples = run.train.n + (0 if run.holdout is None else run.holdout.n)
-    between, tuning = x.numel() * x.element_size() * samples, 0
-    if config.window.epochs and config.prune.refit and config.curvature.inputs == "pruned":
-        step = min(samples, max(config.window.batch, config.curvature.chunk))
-        for block in (block for chain in chains for block in chain.blocks):
-            of = [(dense[x.parameter], positions[x.name] * x.rows) for x in block.layers]
-            weights = sum(w.numel() * w.element_size() for w, _ in of)
-            outputs = step * sum(outputs * w.element_size() for w, outputs in of)
-            tuning = max(tuning, tuning_bytes(weights, int(outputs)))
-    return between, tuning
+    between = x.numel() * x.element_size() * samples
+    if config.curvature.inputs != "pruned":
+        return _ChainBytes(2 * between)
+    inputs = tuning = 0
+    step = min(samples, max(config.window.batch, config.curvature.chunk))
+    for block in (block for chain in chains for block in chain.blocks):
+        seen = outputs = 0.0
+        weights = 0
+        for layer in block.layers:
+            w = dense[layer.parameter]
+            each = positions[layer.name] * w.element_size()
+            seen += each * layer.groups * layer.cols / _kernel(layer)
+            outputs += each * layer.rows
+            weights += w.numel() * w.element_size()
+        inputs = max(inputs, int(samples * seen))
+        if config.window.epochs and config.prune.refit:
+            tuning = max(tuning, tuning_bytes(weights, int(step * outputs)))
+    return _ChainBytes(3 * between, inputs, tuning)
+
+
+def _kernel(layer: PrunableLayer) -> int:
+    """Places of a convolution's kernel; 1 for Linear."""
+    return layer.cols // layer.shape[1]
