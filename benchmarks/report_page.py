@@ -219,7 +219,7 @@ def pictures(folder: Path, work: Path, many: Path) -> None:
         optiprune("prune", layers, "--out", runs[2], "--force", "--sparsity", 0.8)
     finally:
         layers.unlink()
-    one, all_ = work / "one.html", work / "all.html"
+    one, all_ = work / "example.html", work / "examples.html"
     optiprune("report", runs[0], "--out", one, "--force")
     optiprune("report", *runs, "--out", all_, "--force")
     folder.mkdir(parents=True, exist_ok=True)
