@@ -43,7 +43,7 @@ def test_wanda_ranks_each_row_by_weight_times_input_norm() -> None:
     wanda(model, x, 0.5)
     expected = torch.tensor([[1.0, 0.0, 2.0, 0.0], [0.1, 0.0, 0.0, 0.4]])
     torch.testing.assert_close(model[0].weight.detach(), expected)
-    # then the hidden units give 12 and 2.2: 3 * 12 beats 0.6 * 2.2
+    # the dense hidden units are 13.5 and 2.5: 3 * 13.5 beats 0.6 * 2.5
     torch.testing.assert_close(model[2].weight.detach(), torch.tensor([[3.0, 0.0]]))
 
 
