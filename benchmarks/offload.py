@@ -144,11 +144,11 @@ def make_text(path: Path, small: bool) -> None:
 def prune(folder: Path, preset: str) -> dict[str, float]:
     """Through the command line; seconds, processor seconds and the peak in MiB."""
     out, spent = folder / f"pruned-{preset}", folder / f"spent-{preset}.json"
-    before = json.loads(spent.read_text()) if spent.exists() else dict(NOTHING)
+    before = NOTHING
     if (out / "unfinished").exists():
+        before = json.loads(spent.read_text()) if spent.exists() else NOTHING
         command = [*OPTIPRUNE, "resume", str(out)]
     else:
-        before = dict(NOTHING)
         command = [
             *(*OPTIPRUNE, "prune", "--model", str(folder / "dense")),
             *("--data", str(folder / "text.jsonl"), "--out", str(out)),
@@ -160,8 +160,7 @@ def prune(folder: Path, preset: str) -> dict[str, float]:
     watched, peak, done = psutil.Process(process.pid), 0, 0
     while not done:
         time.sleep(5)
-        now, of = watched.cpu_times(), watched.memory_info().rss
-        peak = max(peak, of)
+        now, peak = watched.cpu_times(), max(peak, watched.memory_info().rss)
         spent.write_text(json.dumps(_add(before, began, now.user + now.system, peak / 2**20)))
         done, status, used = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -22,7 +22,7 @@ from optiprune.config import Config
 from optiprune.curvature.gram import LayerGram
 from optiprune.refit import RefitResult, refit_rows
 from optiprune.solvers import Solver, Stop
-from optiprune.solvers.trajectory import Trajectory, thinned_trajectory
+from optiprune.solvers.trajectory import Trajectory
 
 from .damping import sample_rows
 from .largest import largest_on_device
@@ -30,7 +30,7 @@ from .pattern_search import GroupTask
 from .row_blocks import ROUNDING, Judged
 from .row_solving import RowAnswer, SomeRows, Task, solve_rows
 from .row_subset import subset_batch
-from .solving import POINTS, solve_checked, trajectory_of
+from .solving import solve_checked, trajectory_of
 
 __all__ = ["LEAST_DAMPING", "JointSearch", "SubsetTask", "within_budgets"]
 
@@ -91,7 +91,7 @@ class SubsetTask:
                 status=solution.status,
                 gap=solution.gap,
                 seconds=time.perf_counter() - start,
-                trajectory=thinned_trajectory(path, POINTS),
+                trajectory=path,
             )
             if not moved:
                 break

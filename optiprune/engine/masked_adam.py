@@ -8,9 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["MaskedAdam"]
+__all__ = ["TUNED_COPIES", "MaskedAdam"]
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+TUNED_COPIES = 5
+"""Of the weights while they are tuned: leaves, gradients, two moments, and the best so far."""
 
 
 class MaskedAdam:

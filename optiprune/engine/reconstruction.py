@@ -24,6 +24,7 @@ from .layer_by_layer import LayerByLayer, Progress, rows_share
 from .reconstruction_result import LayerErrors, ReconstructionResult, RowBlockRecord
 from .steps import NoSteps, StepStore
 from .stored_layers import StoredLayers
+from .window_tuning import tunes_windows
 
 __all__ = ["LayerErrors", "ReconstructionResult", "RowBlockRecord", "reconstruct"]
 
@@ -114,7 +115,7 @@ def reconstruct(
         curvature.chunk,
         curvature.inputs,
         curvature.positions,
-        deciding.tune if config.prune.refit and config.window.epochs else None,
+        deciding.tune if tunes_windows(config) else None,
         store.known(layers),
         weights,
     )

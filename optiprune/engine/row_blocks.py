@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from optiprune.solvers.trajectory import thinned_trajectory
+
 from .reconstruction_result import RowBlockRecord
 from .row_solving import RowAnswer, largest_gap, worst_status
+from .solving import POINTS
 
 __all__ = ["ROUNDING", "Judged", "row_blocks"]
 
@@ -71,5 +74,5 @@ def row_blocks(
             gap=largest_gap(group),
             solve_s=float(sum(a.seconds for a in group)),
             wall_s=wall_s * (rows.stop - rows.start) / count,
-            trajectory=() if most is None else most.trajectory,
+            trajectory=() if most is None else thinned_trajectory(most.trajectory, POINTS),
         )

@@ -19,19 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optiprune.config import WindowOptions
+from optiprune.config import Config, WindowOptions
 from optiprune.curvature.chain import Call, ChainBlock, first_tensor
 from optiprune.curvature.runner import untouched
 from optiprune.curvature.stages import Window
 
-from .masked_adam import MaskedAdam
+from .masked_adam import TUNED_COPIES, MaskedAdam
 
-__all__ = ["WindowReport", "relative_error", "tune_window", "tuning_bytes"]
+__all__ = ["WindowReport", "relative_error", "tune_window", "tunes_windows", "tuning_bytes"]
 
-
-# leaves, gradients, two moments, and the best so far
-_WEIGHTS = 5
-# what a step holds, in units of the outputs of the layers: 5 to 7 on blocks of Llama
+# what a step holds, in units of its layers' outputs; on blocks of Llama 4 to 5 were measured
 _OUTPUTS = 7
 
 
@@ -69,10 +66,15 @@ def relative_error(output: Tensor, target: Tensor) -> Tensor:
     return ((output - target).square().sum(-1) / (square + floor)).flatten()
 
 
+def tunes_windows(config: Config) -> bool:
+    """Whether blocks are tuned: it takes re-fitted values, and both forms of what a block sees."""
+    return bool(config.window.epochs and config.prune.refit and config.curvature.inputs == "pruned")
+
+
 def tuning_bytes(weights: int, outputs: int) -> int:
     """What the tuning of a block holds beyond its windows, for ``weights`` bytes of its layers and
     ``outputs`` bytes of what they compute in a step."""
-    return _WEIGHTS * weights + _OUTPUTS * outputs
+    return TUNED_COPIES * weights + _OUTPUTS * outputs
 
 
 def tune_window(

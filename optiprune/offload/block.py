@@ -28,6 +28,7 @@ from optiprune.engine.reconstruction_result import ReconstructionResult
 from optiprune.engine.state import WeightState
 from optiprune.engine.steps import StepStore
 from optiprune.engine.stored_layers import StoredLayers
+from optiprune.engine.window_tuning import tunes_windows
 from optiprune.solvers import Solver, Stop
 
 __all__ = ["BlockPruning", "PrunedBlock", "Unseen", "pass_through"]
@@ -167,7 +168,7 @@ class BlockPruning:
         last = [x for x in experts if x.name in few]
         for layer in last:
             deciding.leave(layer)
-        if self.config.window.epochs and self.config.prune.refit and between[0].both:
+        if tunes_windows(self.config):
             deciding.tune(chain, [activations.window() for activations in between])
         for activations in between:
             activations.leave(chain, dense, weights)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from optiprune.config import Config
-from optiprune.engine.window_tuning import tuning_bytes
+from optiprune.engine.window_tuning import tunes_windows, tuning_bytes
 
 from .skeleton import Skeleton
 
@@ -59,8 +59,8 @@ def held_bytes(
         moments += sets
     layer = (moments + _SEARCH) * square
     tuning = 0
-    if config.window.epochs and config.prune.refit and both:
-        most = max(sum(s[0] for s in of) for of in _by_block(skeleton, layers))
+    if tunes_windows(config):
+        most = max(_outputs(layers, block) for block in skeleton.blocks)
         samples = max(config.window.batch, config.curvature.chunk)
         positions = min(tokens, samples * length)
         tuning = tuning_bytes(_FLOAT32 * max(blocks), _FLOAT32 * positions * most)
@@ -72,12 +72,9 @@ def held_bytes(
     return held
 
 
-def _by_block(
-    skeleton: Skeleton, layers: Mapping[str, tuple[int, int]]
-) -> Iterator[list[tuple[int, int]]]:
-    """Shapes of the layers of every block."""
-    for block in skeleton.blocks:
-        yield [shape for name, shape in layers.items() if name.startswith(f"{block}.")]
+def _outputs(layers: Mapping[str, tuple[int, int]], block: str) -> int:
+    """Elements that a block's layers make of one token."""
+    return sum(rows for name, (rows, _) in layers.items() if name.startswith(f"{block}."))
 
 
 def _inputs(skeleton: Skeleton, layers: Mapping[str, tuple[int, int]], block: str) -> int:

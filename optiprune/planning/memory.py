@@ -13,8 +13,9 @@ from optiprune.curvature.chain import find_chains
 from optiprune.curvature.runner import untouched
 from optiprune.engine.damping import fold_count
 from optiprune.engine.layer_decision import decides_layers
+from optiprune.engine.masked_adam import TUNED_COPIES
 from optiprune.engine.run import PruningRun
-from optiprune.engine.window_tuning import tuning_bytes
+from optiprune.engine.window_tuning import tunes_windows, tuning_bytes
 
 __all__ = ["gram_bytes", "memory_of"]
 
@@ -55,9 +56,8 @@ def memory_of(run: PruningRun) -> dict[str, int]:
             # those of a cluster have memory of their own
             layers *= config.workers if executor.kind == "processes" else 1
     if run.tuner is not None:
-        # leaves, gradients, two moments, the best so far, and a step's activations
-        batch = int(run.tuner.options.batch)
-        tuning = 5 * weights + min(batch, run.tuner.chunk) * sample
+        batch = int(run.tuner.options.batch)  # whose activations are held in a step
+        tuning = TUNED_COPIES * weights + min(batch, run.tuner.chunk) * sample
     moments = {"the largest layer": layers, "tuning of a block": chain.tuning, "tuning": tuning}
     worst = max(moments, key=lambda name: moments[name])
     return held | {worst: moments[worst]}
@@ -79,9 +79,8 @@ def _layer_bytes(run: PruningRun, layer: PrunableLayer, positions: float) -> int
     square = layer.groups * layer.cols**2 * _FLOAT64
     chunk = min(run.config.curvature.chunk, run.train.n)
     unfolded = int(chunk * positions * layer.groups * layer.cols) * _FLOAT64
-    inputs = unfolded // _kernel(layer) + 3 * min(
-        _PIECE, unfolded
-    )  # as they are in two forms, and pieces
+    pieces = 3 * min(_PIECE, unfolded)
+    inputs = unfolded // _kernel(layer) + pieces  # as they are in two forms, and pieces
     scratch = (_forms(run) + _SEARCH) * square + 6 * layer.numel * _FLOAT64
     return gram_bytes(run, layer) + scratch + inputs
 
@@ -128,7 +127,7 @@ def _chain_bytes(run: PruningRun, positions: Mapping[str, float]) -> _ChainBytes
             outputs += each * layer.rows
             weights += w.numel() * w.element_size()
         inputs = max(inputs, int(samples * seen))
-        if config.window.epochs and config.prune.refit:
+        if tunes_windows(config):
             tuning = max(tuning, tuning_bytes(weights, int(step * outputs)))
     return _ChainBytes(3 * between, inputs, tuning)
 
